@@ -1,0 +1,367 @@
+//! The messages between broker and worker, and their encoding.
+//!
+//! One bincode value is one SEQPACKET datagram of at most [`MAX_MESSAGE`] bytes; every byte of it
+//! must belong to the value. bincode is used here and nowhere else.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+
+pub use bincode::{Decode, Encode};
+
+/// The most bytes a message between broker and worker can have.
+pub const MAX_MESSAGE: usize = 4096;
+
+/// The most bytes a request datagram can have. RFC 2347 stops at 512; firmware with many options
+/// and long names passes that, so there is room for four times as much.
+pub const MAX_REQUEST: usize = 2048;
+
+/// The most bytes a path in [`ToBroker::Open`] can have: no longer than the request that named it.
+pub const MAX_PATH: usize = MAX_REQUEST;
+
+/// First message on every channel, in both directions: ends two processes of different builds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Hello {
+    protocol: u64,
+    build: u64,
+}
+
+impl Hello {
+    /// What this build says.
+    pub const OURS: Self = Self { protocol: PROTOCOL, build: BUILD };
+
+    /// Whether the other side was built from the same sources.
+    #[must_use]
+    pub fn is_ours(self) -> bool {
+        self == Self::OURS
+    }
+}
+
+/// What the broker tells the worker.
+#[derive(Debug, PartialEq, Eq, Encode, Decode)]
+pub enum ToWorker {
+    /// Always first.
+    Hello(Hello),
+    /// A request that passed the broker's limits. Comes with one descriptor: the reply socket,
+    /// connected to the peer, non-blocking.
+    Request(Request),
+    /// Answers [`ToBroker::Open`]. Comes with one descriptor: a regular file open for reading.
+    File {
+        /// The request that asked.
+        id: u64,
+        /// Length in bytes when it was opened.
+        size: u64,
+        /// On tmpfs or ramfs: reads never wait for a disk.
+        in_memory: bool,
+    },
+    /// Answers [`ToBroker::Open`]: there is no such file.
+    Missing {
+        /// The request that asked.
+        id: u64,
+    },
+    /// Answers [`ToBroker::Open`] or [`ToBroker::Scratch`]: not granted.
+    Denied {
+        /// The request that asked.
+        id: u64,
+        /// Why; for the log, never for the client.
+        reason: Denial,
+    },
+    /// Answers [`ToBroker::Scratch`]. Comes with one descriptor: an empty memory file, writable,
+    /// of the size asked.
+    Scratch {
+        /// The request that asked.
+        id: u64,
+    },
+}
+
+/// What the worker asks of the broker: the broker's whole interface.
+///
+/// Anything not listed, an id that is not outstanding, a second `Open` of one id, a descriptor, or
+/// a message that does not decode ends the worker and with it the generation.
+#[derive(Debug, PartialEq, Eq, Encode, Decode)]
+pub enum ToBroker {
+    /// Always first.
+    Hello(Hello),
+    /// Open a file below the root for reading. Once per request. Allowed because answering a
+    /// client needs it; harmless because the path is resolved beneath the root, to a regular
+    /// file, read-only, and the client could have asked for it as well.
+    Open {
+        /// An outstanding request.
+        id: u64,
+        /// The name as the client sent it; at most [`MAX_PATH`] bytes.
+        path: Vec<u8>,
+    },
+    /// A memory file for the netascii form of a file. Once per request, after a granted `Open`.
+    /// Bounded by [`MAX_SCRATCH`] each and by the broker in all.
+    Scratch {
+        /// An outstanding request.
+        id: u64,
+        /// Bytes wanted, at most [`MAX_SCRATCH`].
+        size: u64,
+    },
+    /// The peer has answered on the reply socket: it is no forged sender. Gives back its share of
+    /// the budget for unproven clients.
+    Proven {
+        /// An outstanding request.
+        id: u64,
+    },
+    /// The request has ended; its id is free and its places in the limits are returned.
+    Done {
+        /// An outstanding request.
+        id: u64,
+        /// Whether the peer ever answered on the reply socket.
+        proven: bool,
+    },
+}
+
+/// The most bytes of a scratch file: the largest netascii form that is served.
+pub const MAX_SCRATCH: u64 = 64 * 1024 * 1024;
+
+/// A request datagram and what the broker knows of it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Request {
+    /// Names the request in all further messages; never used twice in a generation.
+    pub id: u64,
+    /// Who asked.
+    pub peer: Endpoint,
+    /// The address and port the reply socket is bound to.
+    pub local: Endpoint,
+    /// MTU in bytes of the route to the peer, as far as known; 0 = unknown.
+    pub mtu: u32,
+    /// The datagram, unread but for the first two bytes; at most [`MAX_REQUEST`] bytes.
+    pub datagram: Vec<u8>,
+}
+
+/// A socket address whose link-local scope survives the encoding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct Endpoint {
+    /// Never a v4-mapped address.
+    pub ip: IpAddr,
+    /// UDP port.
+    pub port: u16,
+    /// IPv6 scope id, 0 for none.
+    pub scope: u32,
+}
+
+impl From<SocketAddr> for Endpoint {
+    fn from(address: SocketAddr) -> Self {
+        let scope = match address {
+            SocketAddr::V4(_) => 0,
+            SocketAddr::V6(v6) => v6.scope_id(),
+        };
+        let ip = address.ip().to_canonical();
+        Self { ip, port: address.port(), scope: if ip.is_ipv4() { 0 } else { scope } }
+    }
+}
+
+impl From<Endpoint> for SocketAddr {
+    fn from(endpoint: Endpoint) -> Self {
+        match endpoint.ip {
+            IpAddr::V4(ip) => (ip, endpoint.port).into(),
+            IpAddr::V6(ip) => v6(ip, endpoint.port, endpoint.scope).into(),
+        }
+    }
+}
+
+impl std::fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        SocketAddr::from(*self).fmt(f)
+    }
+}
+
+/// Why the broker did not grant a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Denial {
+    /// `..`, or a symlink, or an absolute symlink leads out of the root.
+    OutsideRoot,
+    /// A directory, device, FIFO or socket.
+    NotRegular,
+    /// File permissions, or SELinux.
+    Permission,
+    /// Symlinks in a circle, or too many of them.
+    Loop,
+    /// A path or component is too long, or has a NUL byte.
+    BadPath,
+    /// A dangling symlink that names a URL; this build has no proxy.
+    Proxy,
+    /// A limit of the broker or the system: descriptors, memory, scratch space.
+    Resources,
+    /// Any other error of the system.
+    System,
+}
+
+/// What is wrong with a message; always fatal to its sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// Longer than [`MAX_MESSAGE`] bytes.
+    TooLong,
+    /// Not a value of the type expected.
+    Malformed,
+    /// Bytes after the value.
+    Trailing,
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::TooLong => "message too long",
+            Self::Malformed => "malformed message",
+            Self::Trailing => "bytes after the message",
+        })
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Encodes `message` into `buffer` and returns the bytes used.
+///
+/// # Errors
+/// [`Error::TooLong`] if it does not fit.
+pub fn encode<'b, M: Encode>(message: &M, buffer: &'b mut [u8]) -> Result<&'b [u8], Error> {
+    let used = bincode::encode_into_slice(message, buffer, bincode::config::standard())
+        .map_err(|_| Error::TooLong)?;
+    buffer.get(..used).ok_or(Error::TooLong)
+}
+
+/// Decodes a whole datagram.
+///
+/// No allocation exceeds `LIMIT` bytes, whatever the datagram claims.
+///
+/// # Errors
+/// Anything but exactly one value.
+pub fn decode<M: Decode<()>, const LIMIT: usize>(datagram: &[u8]) -> Result<M, Error> {
+    if datagram.len() > LIMIT {
+        return Err(Error::TooLong);
+    }
+    let config = bincode::config::standard().with_limit::<LIMIT>();
+    let (message, used) =
+        bincode::decode_from_slice(datagram, config).map_err(|_| Error::Malformed)?;
+    if used == datagram.len() { Ok(message) } else { Err(Error::Trailing) }
+}
+
+/// An IPv6 socket address without flow information.
+fn v6(ip: Ipv6Addr, port: u16, scope: u32) -> SocketAddrV6 {
+    SocketAddrV6::new(ip, port, 0, scope)
+}
+
+/// Raised by hand when the meaning of a message changes and its form does not.
+const PROTOCOL: u64 = 1;
+
+/// Names the sources that define the protocol: equal in two binaries only when they were built
+/// from the same version of these files.
+const BUILD: u64 = {
+    let hash = fnv1a(0xcbf2_9ce4_8422_2325, env!("CARGO_PKG_VERSION").as_bytes());
+    let hash = fnv1a(hash, include_bytes!("wire.rs"));
+    let hash = fnv1a(hash, include_bytes!("settings.rs"));
+    fnv1a(hash, include_bytes!("control.rs"))
+};
+
+/// The FNV-1a hash of `bytes`, continued from `hash`.
+#[allow(clippy::indexing_slicing, reason = "evaluated at compile time, the index is bounded")]
+const fn fnv1a(mut hash: u64, bytes: &[u8]) -> u64 {
+    let mut index = 0;
+    while index < bytes.len() {
+        hash = (hash ^ bytes[index] as u64).wrapping_mul(0x100_0000_01b3);
+        index += 1;
+    }
+    hash
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn to_vec<M: Encode>(message: &M) -> Vec<u8> {
+        let mut buffer = [0; MAX_MESSAGE];
+        encode(message, &mut buffer).unwrap().to_vec()
+    }
+
+    fn to_broker(bytes: &[u8]) -> Result<ToBroker, Error> {
+        decode::<_, MAX_MESSAGE>(bytes)
+    }
+
+    #[test]
+    fn every_message_survives_the_way() {
+        let request = Request {
+            id: u64::MAX,
+            peer: "[fe80::1%7]:1069".parse::<SocketAddr>().unwrap().into(),
+            local: "192.0.2.1:69".parse::<SocketAddr>().unwrap().into(),
+            mtu: 1500,
+            datagram: vec![7; MAX_REQUEST],
+        };
+        assert_eq!(request.peer.scope, 7);
+        for message in [
+            ToWorker::Hello(Hello::OURS),
+            ToWorker::Request(request),
+            ToWorker::File { id: 1, size: u64::MAX, in_memory: true },
+            ToWorker::Missing { id: 0 },
+            ToWorker::Denied { id: 2, reason: Denial::Loop },
+            ToWorker::Scratch { id: 3 },
+        ] {
+            let bytes = to_vec(&message);
+            assert_eq!(decode::<ToWorker, MAX_MESSAGE>(&bytes), Ok(message));
+        }
+        for message in [
+            ToBroker::Hello(Hello::OURS),
+            ToBroker::Open { id: 9, path: vec![b'x'; MAX_PATH] },
+            ToBroker::Scratch { id: 9, size: MAX_SCRATCH },
+            ToBroker::Proven { id: 9 },
+            ToBroker::Done { id: 9, proven: true },
+        ] {
+            assert_eq!(to_broker(&to_vec(&message)), Ok(message));
+        }
+    }
+
+    #[test]
+    fn a_message_with_bytes_behind_it_is_refused() {
+        let mut bytes = to_vec(&ToBroker::Done { id: 1, proven: false });
+        bytes.push(0);
+        assert_eq!(to_broker(&bytes), Err(Error::Trailing));
+    }
+
+    #[test]
+    fn every_cut_message_is_refused() {
+        let bytes = to_vec(&ToBroker::Open { id: 300, path: b"pxelinux.0".to_vec() });
+        for length in 0..bytes.len() {
+            assert_eq!(to_broker(&bytes[..length]), Err(Error::Malformed), "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn a_claimed_length_beyond_the_message_is_refused_before_it_is_allocated() {
+        for length in [4097_u64, 1 << 20, 1 << 32, 1 << 40, u64::MAX] {
+            let mut bytes = vec![1, 1, 253];
+            bytes.extend(length.to_le_bytes());
+            assert_eq!(to_broker(&bytes), Err(Error::Malformed), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_message_over_the_limit_is_refused() {
+        assert_eq!(to_broker(&[0; MAX_MESSAGE + 1]), Err(Error::TooLong));
+        let message = ToBroker::Open { id: 1, path: vec![0; MAX_MESSAGE] };
+        assert_eq!(encode(&message, &mut [0; MAX_MESSAGE]), Err(Error::TooLong));
+    }
+
+    #[test]
+    fn random_bytes_never_panic() {
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        for _ in 0..200_000 {
+            let mut bytes = [0; 40];
+            for byte in &mut bytes {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                *byte = state.to_le_bytes()[3];
+            }
+            let length = usize::from(bytes[0]) % bytes.len();
+            bytes[1] %= 6;
+            let _ = to_broker(&bytes[1..=length]);
+            let _ = decode::<ToWorker, MAX_MESSAGE>(&bytes[1..=length]);
+        }
+    }
+
+    #[test]
+    fn a_mapped_peer_becomes_ipv4() {
+        let endpoint = Endpoint::from("[::ffff:192.0.2.9]:69".parse::<SocketAddr>().unwrap());
+        assert_eq!(endpoint.to_string(), "192.0.2.9:69");
+    }
+}

@@ -1,0 +1,14 @@
+//! r-tftpd: a TFTP server for network boot, in processes that can each do next to nothing.
+//!
+//! - [`cli`]: the command line of `r-tftpd`, which hands over to the supervisor.
+//! - [`tftp`]: the protocol, pure: no clock, no socket, no file, no log.
+//! - [`worker`]: the process that answers clients.
+//! - [`log`]: how all processes write their records.
+//!
+//! The privileged side is the package `r-tftpd-broker`.
+
+pub mod cli;
+pub mod log;
+mod sys;
+pub mod tftp;
+pub mod worker;

@@ -1,0 +1,1 @@
+//! How all processes write their log records: one line each, to standard error.

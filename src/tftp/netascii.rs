@@ -1,0 +1,1 @@
+//! The translation of RFC 764 line ends.

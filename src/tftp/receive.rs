@@ -1,0 +1,1 @@
+//! One transfer from a client, whose data is discarded.

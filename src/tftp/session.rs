@@ -1,0 +1,1 @@
+//! One transfer to a client.
