@@ -108,7 +108,10 @@ impl Channel {
     /// [`ReceiveError`].
     pub fn receive_with<'b>(&self, buffer: &'b mut [u8]) -> Result<Datagram<'b>, ReceiveError> {
         let (length, descriptors) = sys::receive_with_descriptors(self.0.as_fd(), buffer)?;
-        Ok(Datagram { bytes: whole(buffer, length)?, descriptors })
+        Ok(Datagram {
+            bytes: whole(buffer, length)?,
+            descriptors,
+        })
     }
 }
 
@@ -145,9 +148,15 @@ mod tests {
         a.send(b"two").unwrap();
         let mut buffer = [0; 16];
         let datagram = b.receive_with(&mut buffer).unwrap();
-        assert_eq!((datagram.bytes, datagram.descriptors.len()), (&b"one"[..], 2));
+        assert_eq!(
+            (datagram.bytes, datagram.descriptors.len()),
+            (&b"one"[..], 2)
+        );
         let datagram = b.receive_with(&mut buffer).unwrap();
-        assert_eq!((datagram.bytes, datagram.descriptors.len()), (&b"two"[..], 0));
+        assert_eq!(
+            (datagram.bytes, datagram.descriptors.len()),
+            (&b"two"[..], 0)
+        );
     }
 
     #[test]
@@ -156,23 +165,36 @@ mod tests {
         let (kept, sent) = Channel::pair().unwrap();
         a.send_with(b"four", &[sent.as_fd()]).unwrap();
         drop(sent);
-        assert!(matches!(b.receive_with(&mut [0; 3]), Err(ReceiveError::Truncated)));
-        assert!(matches!(kept.receive_with(&mut [0; 3]), Err(ReceiveError::Closed)));
+        assert!(matches!(
+            b.receive_with(&mut [0; 3]),
+            Err(ReceiveError::Truncated)
+        ));
+        assert!(matches!(
+            kept.receive_with(&mut [0; 3]),
+            Err(ReceiveError::Closed)
+        ));
     }
 
     #[test]
     fn too_many_descriptors_are_truncated() {
         let (a, b) = Channel::pair().unwrap();
         let (file, _other) = Channel::pair().unwrap();
-        a.send_with(b"x", &vec![file.as_fd(); MAX_DESCRIPTORS + 1]).unwrap();
-        assert!(matches!(b.receive_with(&mut [0; 3]), Err(ReceiveError::Truncated)));
+        a.send_with(b"x", &vec![file.as_fd(); MAX_DESCRIPTORS + 1])
+            .unwrap();
+        assert!(matches!(
+            b.receive_with(&mut [0; 3]),
+            Err(ReceiveError::Truncated)
+        ));
     }
 
     #[test]
     fn a_closed_other_side_is_seen() {
         let (a, b) = Channel::pair().unwrap();
         drop(a);
-        assert!(matches!(b.receive_with(&mut [0; 3]), Err(ReceiveError::Closed)));
+        assert!(matches!(
+            b.receive_with(&mut [0; 3]),
+            Err(ReceiveError::Closed)
+        ));
         assert_eq!(b.send(b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 
@@ -182,8 +204,14 @@ mod tests {
         let (kept, sent) = Channel::pair().unwrap();
         a.send_with(b"x", &[sent.as_fd()]).unwrap();
         drop(sent);
-        assert!(matches!(b.receive(&mut [0; 3]), Err(ReceiveError::Truncated)));
-        assert!(matches!(kept.receive(&mut [0; 3]), Err(ReceiveError::Closed)));
+        assert!(matches!(
+            b.receive(&mut [0; 3]),
+            Err(ReceiveError::Truncated)
+        ));
+        assert!(matches!(
+            kept.receive(&mut [0; 3]),
+            Err(ReceiveError::Closed)
+        ));
         a.send(b"y").unwrap();
         assert_eq!(b.receive(&mut [0; 3]).unwrap(), b"y");
     }
@@ -192,6 +220,9 @@ mod tests {
     fn an_empty_nonblocking_channel_would_block() {
         let (_a, b) = Channel::pair().unwrap();
         b.set_nonblocking().unwrap();
-        assert!(matches!(b.receive_with(&mut [0; 3]), Err(ReceiveError::WouldBlock)));
+        assert!(matches!(
+            b.receive_with(&mut [0; 3]),
+            Err(ReceiveError::WouldBlock)
+        ));
     }
 }

@@ -135,9 +135,13 @@ impl Report {
                 ],
             ),
             Self::Retired => pack(2, [0; 7]),
-            Self::Counts(Counts { transfers, unproven, waiting, requests, dropped }) => {
-                pack(3, [transfers, unproven, waiting, requests, dropped, 0, 0])
-            }
+            Self::Counts(Counts {
+                transfers,
+                unproven,
+                waiting,
+                requests,
+                dropped,
+            }) => pack(3, [transfers, unproven, waiting, requests, dropped, 0, 0]),
         }
     }
 
@@ -147,20 +151,35 @@ impl Report {
     /// Wrong length, unknown kind, or a number that means nothing.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Malformed> {
         match unpack(bytes)? {
-            (1, [uid, landlock_abi, system_calls, mdwe, no_new_privs, no_capabilities, openat2]) => {
-                Ok(Self::Ready(Facts {
-                    uid: number(uid)?,
-                    landlock_abi: number(landlock_abi)?,
-                    system_calls: number(system_calls)?,
-                    mdwe: flag(mdwe)?,
-                    no_new_privs: flag(no_new_privs)?,
-                    no_capabilities: flag(no_capabilities)?,
-                    openat2: flag(openat2)?,
-                }))
-            }
+            (
+                1,
+                [
+                    uid,
+                    landlock_abi,
+                    system_calls,
+                    mdwe,
+                    no_new_privs,
+                    no_capabilities,
+                    openat2,
+                ],
+            ) => Ok(Self::Ready(Facts {
+                uid: number(uid)?,
+                landlock_abi: number(landlock_abi)?,
+                system_calls: number(system_calls)?,
+                mdwe: flag(mdwe)?,
+                no_new_privs: flag(no_new_privs)?,
+                no_capabilities: flag(no_capabilities)?,
+                openat2: flag(openat2)?,
+            })),
             (2, [0, 0, 0, 0, 0, 0, 0]) => Ok(Self::Retired),
             (3, [transfers, unproven, waiting, requests, dropped, 0, 0]) => {
-                Ok(Self::Counts(Counts { transfers, unproven, waiting, requests, dropped }))
+                Ok(Self::Counts(Counts {
+                    transfers,
+                    unproven,
+                    waiting,
+                    requests,
+                    dropped,
+                }))
             }
             _ => Err(Malformed),
         }
@@ -208,9 +227,24 @@ mod tests {
         for order in [Go, Retire, Drain, Stop, Ping, User(1), User(2)] {
             assert_eq!(Order::from_bytes(&order.to_bytes()), Ok(order));
         }
-        let facts = Facts { uid: 65534, landlock_abi: 7, mdwe: true, ..Facts::default() };
-        let counts = Counts { transfers: 1, unproven: 2, waiting: 3, requests: 4, dropped: 5 };
-        for report in [Report::Ready(facts), Report::Retired, Report::Counts(counts)] {
+        let facts = Facts {
+            uid: 65534,
+            landlock_abi: 7,
+            mdwe: true,
+            ..Facts::default()
+        };
+        let counts = Counts {
+            transfers: 1,
+            unproven: 2,
+            waiting: 3,
+            requests: 4,
+            dropped: 5,
+        };
+        for report in [
+            Report::Ready(facts),
+            Report::Retired,
+            Report::Counts(counts),
+        ] {
             assert_eq!(Report::from_bytes(&report.to_bytes()), Ok(report));
         }
     }
@@ -219,7 +253,10 @@ mod tests {
     fn what_is_no_control_message_is_refused() {
         assert_eq!(Order::from_bytes(&[]), Err(Malformed));
         assert_eq!(Order::from_bytes(&[0; SIZE]), Err(Malformed));
-        assert_eq!(Order::from_bytes(&Order::User(3).to_bytes()), Err(Malformed));
+        assert_eq!(
+            Order::from_bytes(&Order::User(3).to_bytes()),
+            Err(Malformed)
+        );
         assert_eq!(Order::from_bytes(&pack(1, [1; 7])), Err(Malformed));
         assert_eq!(Report::from_bytes(&[0; SIZE]), Err(Malformed));
         assert_eq!(Report::from_bytes(&[0; SIZE - 1]), Err(Malformed));

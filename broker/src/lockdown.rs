@@ -14,8 +14,8 @@ use landlock::{
 };
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::geteuid;
-pub use seccompiler::{SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
+pub use seccompiler::{SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
 
 use crate::control::Facts;
 use crate::settings::Sandbox;
@@ -69,7 +69,12 @@ pub fn assert_unprivileged() -> Result<(), Error> {
     if geteuid().is_root() {
         return Err(Error::Privileged("still running as uid 0"));
     }
-    for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable, CapSet::Ambient] {
+    for set in [
+        CapSet::Effective,
+        CapSet::Permitted,
+        CapSet::Inheritable,
+        CapSet::Ambient,
+    ] {
         match caps::read(None, set) {
             Ok(held) if held.is_empty() => (),
             Ok(_) => return Err(Error::Privileged("capabilities left")),
@@ -140,9 +145,9 @@ pub fn landlock(
             Ok(effective_abi as u32)
         }
         (_, Sandbox::BestEffort) => Ok(0),
-        (LandlockStatus::NotEnabled, Sandbox::Strict) => {
-            Err(Error::Landlock("built into the kernel but not enabled".into()))
-        }
+        (LandlockStatus::NotEnabled, Sandbox::Strict) => Err(Error::Landlock(
+            "built into the kernel but not enabled".into(),
+        )),
         (_, Sandbox::Strict) => Err(Error::Landlock("landlock_create_ruleset is refused".into())),
     }
 }
@@ -159,7 +164,10 @@ fn restrict(
         ruleset = ruleset.add_rule(PathBeneath::new(directory, *rights))?;
     }
     let status = ruleset.restrict_self()?;
-    Ok((status.landlock, status.ruleset != RulesetStatus::NotEnforced))
+    Ok((
+        status.landlock,
+        status.ruleset != RulesetStatus::NotEnforced,
+    ))
 }
 
 /// A seccomp policy. What is in none of the lists kills the process.
@@ -214,7 +222,10 @@ pub fn seccomp(calls: &Calls, threads: Threads, sandbox: Sandbox) -> Result<u32,
 fn compile(calls: &Calls) -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
     let mut allowed = calls.allowed.clone();
     let mut programs = Vec::new();
-    for (list, errno) in [(&calls.unknown, libc::ENOSYS), (&calls.refused, libc::EACCES)] {
+    for (list, errno) in [
+        (&calls.unknown, libc::ENOSYS),
+        (&calls.refused, libc::EACCES),
+    ] {
         if list.is_empty() {
             continue;
         }

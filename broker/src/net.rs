@@ -51,7 +51,12 @@ impl FromStr for Network {
         let network = Self { address, prefix };
         let base = network.base();
         if base != address {
-            return Err(ParseError::HostBits { meant: Self { address: base, prefix } });
+            return Err(ParseError::HostBits {
+                meant: Self {
+                    address: base,
+                    prefix,
+                },
+            });
         }
         Ok(network)
     }
@@ -62,11 +67,15 @@ impl Network {
     fn base(&self) -> IpAddr {
         match self.address {
             IpAddr::V4(v4) => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0);
+                let mask = u32::MAX
+                    .checked_shl(32 - u32::from(self.prefix))
+                    .unwrap_or(0);
                 IpAddr::V4((u32::from(v4) & mask).into())
             }
             IpAddr::V6(v6) => {
-                let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix)).unwrap_or(0);
+                let mask = u128::MAX
+                    .checked_shl(128 - u32::from(self.prefix))
+                    .unwrap_or(0);
                 IpAddr::V6((u128::from(v6) & mask).into())
             }
         }

@@ -26,7 +26,10 @@ pub struct Hello {
 
 impl Hello {
     /// What this build says.
-    pub const OURS: Self = Self { protocol: PROTOCOL, build: BUILD };
+    pub const OURS: Self = Self {
+        protocol: PROTOCOL,
+        build: BUILD,
+    };
 
     /// Whether the other side was built from the same sources.
     #[must_use]
@@ -148,7 +151,11 @@ impl From<SocketAddr> for Endpoint {
             SocketAddr::V6(v6) => v6.scope_id(),
         };
         let ip = address.ip().to_canonical();
-        Self { ip, port: address.port(), scope: if ip.is_ipv4() { 0 } else { scope } }
+        Self {
+            ip,
+            port: address.port(),
+            scope: if ip.is_ipv4() { 0 } else { scope },
+        }
     }
 }
 
@@ -234,7 +241,11 @@ pub fn decode<M: Decode<()>, const LIMIT: usize>(datagram: &[u8]) -> Result<M, E
     let config = bincode::config::standard().with_limit::<LIMIT>();
     let (message, used) =
         bincode::decode_from_slice(datagram, config).map_err(|_| Error::Malformed)?;
-    if used == datagram.len() { Ok(message) } else { Err(Error::Trailing) }
+    if used == datagram.len() {
+        Ok(message)
+    } else {
+        Err(Error::Trailing)
+    }
 }
 
 /// An IPv6 socket address without flow information.
@@ -255,7 +266,10 @@ const BUILD: u64 = {
 };
 
 /// The FNV-1a hash of `bytes`, continued from `hash`.
-#[allow(clippy::indexing_slicing, reason = "evaluated at compile time, the index is bounded")]
+#[allow(
+    clippy::indexing_slicing,
+    reason = "evaluated at compile time, the index is bounded"
+)]
 const fn fnv1a(mut hash: u64, bytes: &[u8]) -> u64 {
     let mut index = 0;
     while index < bytes.len() {
@@ -291,9 +305,16 @@ mod tests {
         for message in [
             ToWorker::Hello(Hello::OURS),
             ToWorker::Request(request),
-            ToWorker::File { id: 1, size: u64::MAX, in_memory: true },
+            ToWorker::File {
+                id: 1,
+                size: u64::MAX,
+                in_memory: true,
+            },
             ToWorker::Missing { id: 0 },
-            ToWorker::Denied { id: 2, reason: Denial::Loop },
+            ToWorker::Denied {
+                id: 2,
+                reason: Denial::Loop,
+            },
             ToWorker::Scratch { id: 3 },
         ] {
             let bytes = to_vec(&message);
@@ -301,10 +322,19 @@ mod tests {
         }
         for message in [
             ToBroker::Hello(Hello::OURS),
-            ToBroker::Open { id: 9, path: vec![b'x'; MAX_PATH] },
-            ToBroker::Scratch { id: 9, size: MAX_SCRATCH },
+            ToBroker::Open {
+                id: 9,
+                path: vec![b'x'; MAX_PATH],
+            },
+            ToBroker::Scratch {
+                id: 9,
+                size: MAX_SCRATCH,
+            },
             ToBroker::Proven { id: 9 },
-            ToBroker::Done { id: 9, proven: true },
+            ToBroker::Done {
+                id: 9,
+                proven: true,
+            },
         ] {
             assert_eq!(to_broker(&to_vec(&message)), Ok(message));
         }
@@ -312,16 +342,26 @@ mod tests {
 
     #[test]
     fn a_message_with_bytes_behind_it_is_refused() {
-        let mut bytes = to_vec(&ToBroker::Done { id: 1, proven: false });
+        let mut bytes = to_vec(&ToBroker::Done {
+            id: 1,
+            proven: false,
+        });
         bytes.push(0);
         assert_eq!(to_broker(&bytes), Err(Error::Trailing));
     }
 
     #[test]
     fn every_cut_message_is_refused() {
-        let bytes = to_vec(&ToBroker::Open { id: 300, path: b"pxelinux.0".to_vec() });
+        let bytes = to_vec(&ToBroker::Open {
+            id: 300,
+            path: b"pxelinux.0".to_vec(),
+        });
         for length in 0..bytes.len() {
-            assert_eq!(to_broker(&bytes[..length]), Err(Error::Malformed), "{length} bytes");
+            assert_eq!(
+                to_broker(&bytes[..length]),
+                Err(Error::Malformed),
+                "{length} bytes"
+            );
         }
     }
 
@@ -337,7 +377,10 @@ mod tests {
     #[test]
     fn a_message_over_the_limit_is_refused() {
         assert_eq!(to_broker(&[0; MAX_MESSAGE + 1]), Err(Error::TooLong));
-        let message = ToBroker::Open { id: 1, path: vec![0; MAX_MESSAGE] };
+        let message = ToBroker::Open {
+            id: 1,
+            path: vec![0; MAX_MESSAGE],
+        };
         assert_eq!(encode(&message, &mut [0; MAX_MESSAGE]), Err(Error::TooLong));
     }
 

@@ -1,1 +1,172 @@
-//! The process that answers clients.
+//! The process that answers clients: it reads what they send, and can do nothing but answer it.
+//!
+//! - [`sandbox`]: how it gives up every right.
+//! - `server`: what one runtime thread knows; messages of the broker arrive here.
+//! - `requests`, `ticket`, `places`: who asked, how far each request is, whose turn it is.
+//! - `begin`, `transfer`, `engine`: the task of one transfer around the pure state machine.
+//! - `socket`, `window`, `source`, `netascii`: the bytes, from the file to the network.
+//! - `link`, `control`: the channels to broker and supervisor.
+//! - `cuts`: what is remembered of clients. `record`: the one record of each request.
+
+mod begin;
+mod control;
+mod cuts;
+mod engine;
+mod link;
+mod netascii;
+mod places;
+mod record;
+mod requests;
+pub mod sandbox;
+mod server;
+mod socket;
+mod source;
+#[cfg(test)]
+mod tests;
+mod ticket;
+mod transfer;
+mod window;
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use nix::sys::prctl;
+use r_tftpd_broker::channel::Channel;
+use r_tftpd_broker::control::{Facts, Report};
+use r_tftpd_broker::lockdown;
+use r_tftpd_broker::settings::{MAX_START, WorkerStart};
+use r_tftpd_broker::wire::{self, Hello, MAX_MESSAGE, ToBroker};
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::LocalSet;
+use tracing::error;
+
+use crate::sys;
+use link::Link;
+use server::Server;
+
+/// Threads for reads that have to wait for a disk, and for translations. All are started before
+/// the lock-down, which allows no others.
+const BLOCKING_THREADS: usize = 4;
+
+/// How long blocking threads stay without work: for ever, as no others can be started.
+const FOR_EVER: Duration = Duration::from_secs(1 << 40);
+
+/// How long the start of all threads may take.
+const START_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The whole life of the worker. Never returns once it serves.
+#[must_use]
+pub fn main() -> ExitCode {
+    match start() {
+        Ok(never) => match never {},
+        Err(reason) => {
+            // There may be no log yet; and nobody left to tell if this fails.
+            let _ = writeln!(io::stderr(), "r-tftpd-worker: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The start, from the first instruction to the first request.
+fn start() -> Result<std::convert::Infallible, Box<dyn Error>> {
+    // 1. The only descriptor that is needed is the control channel; all else is closed.
+    let control = Channel::from_descriptor(
+        sys::take_control().map_err(|_| "started by hand; start r-tftpd instead")?,
+    );
+    lockdown::close_from(4)?;
+    // 2. A name for ps and the kernel's log: exec by descriptor leaves a number.
+    prctl::set_name(c"r-tftpd-worker")?;
+    // 3. Settings and the channel to the broker, from a supervisor of the same build.
+    let (settings, broker) = receive_start(&control)?;
+    // 4. The log writes to standard error, which is open already.
+    crate::log::start(&settings.log);
+    // 5. The broker checks our build as we check its.
+    let mut buffer = [0; MAX_MESSAGE];
+    broker.send(wire::encode(&ToBroker::Hello(Hello::OURS), &mut buffer)?)?;
+    control.set_nonblocking()?;
+    broker.set_nonblocking()?;
+    // 6. Lock-down, around the start of the runtime and its threads.
+    let (runtime, facts) = sandbox::enter(settings.sandbox, start_runtime)?;
+    // 7. Ready, and serve.
+    let code = LocalSet::new().block_on(&runtime, serve(settings, control, broker, facts));
+    // Not by returning: that would end the threads one by one, with calls that are not allowed.
+    std::process::exit(code)
+}
+
+fn receive_start(control: &Channel) -> Result<(WorkerStart, Channel), Box<dyn Error>> {
+    let mut buffer = vec![0; MAX_START + 1];
+    let datagram = control.receive_with(&mut buffer)?;
+    let settings: WorkerStart = wire::decode::<_, MAX_START>(datagram.bytes)?;
+    if !settings.hello.is_ours() {
+        return Err("the supervisor is of another build; reinstall and restart r-tftpd".into());
+    }
+    let mut descriptors = datagram.descriptors.into_iter();
+    match (descriptors.next(), descriptors.next()) {
+        (Some(broker), None) => Ok((settings, Channel::from_descriptor(broker))),
+        _ => Err("the start message must bring exactly one descriptor".into()),
+    }
+}
+
+/// One thread that serves, and all blocking threads it will ever have.
+fn start_runtime() -> io::Result<Runtime> {
+    let runtime = Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_keep_alive(FOR_EVER)
+        .thread_name("r-tftpd-read")
+        .build()?;
+    // Each task waits for all others, so that each needs a thread of its own.
+    let arrived = Arc::new((Mutex::new(0), Condvar::new()));
+    let missing = |count: &mut usize| *count < BLOCKING_THREADS;
+    for _ in 0..BLOCKING_THREADS {
+        let arrived = Arc::clone(&arrived);
+        runtime.spawn_blocking(move || {
+            let (count, changed) = &*arrived;
+            let mut count = count.lock().unwrap_or_else(PoisonError::into_inner);
+            *count += 1;
+            changed.notify_all();
+            drop(changed.wait_while(count, missing));
+        });
+    }
+    let (count, changed) = &*arrived;
+    let count = count.lock().unwrap_or_else(PoisonError::into_inner);
+    let (count, _) = changed
+        .wait_timeout_while(count, START_PATIENCE, missing)
+        .unwrap_or_else(PoisonError::into_inner);
+    if *count < BLOCKING_THREADS {
+        return Err(io::Error::other("the system starts no more threads"));
+    }
+    drop(count);
+    Ok(runtime)
+}
+
+/// Serves until the supervisor says stop, or one of the other processes is gone.
+async fn serve(settings: WorkerStart, control: Channel, broker: Channel, facts: Facts) -> i32 {
+    let link = match Link::new(broker) {
+        Ok(link) => link,
+        Err(error) => {
+            error!(%error, "watching the channel to the broker");
+            return 1;
+        }
+    };
+    let server = Server::new(settings, link);
+    control::report(&control, Report::Ready(facts));
+    let failure: Box<dyn Error> = tokio::select! {
+        biased;
+        obeyed = control::obey(control, &server) => match obeyed {
+            Ok(()) => return 0,
+            Err(error) => error.into(),
+        },
+        () = server.drained() => return 0,
+        error = server.link.flush() => error.into(),
+        error = server.link.receive(|message, descriptors| server.handle(message, descriptors)) => {
+            error.into()
+        }
+    };
+    error!(reason = %failure, "worker ends");
+    1
+}

@@ -1,0 +1,290 @@
+//! The outstanding requests: which of its messages the worker may still send for each.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use super::budget::REFUSED;
+use super::limits::{Excess, Limits};
+use super::scratch::Scratch;
+use crate::wire::MAX_SCRATCH;
+
+/// All requests from their admission until the worker says `Done`.
+#[derive(Debug)]
+pub(super) struct Requests {
+    limits: Limits,
+    scratch: Scratch,
+    outstanding: HashMap<u64, Outstanding>,
+    proven: u64,
+    last_id: u64,
+}
+
+#[derive(Debug)]
+struct Outstanding {
+    peer: SocketAddr,
+    /// Bytes of the prefix's budget.
+    charged: u64,
+    file: File,
+    /// Bytes of the memory file; none = not asked.
+    scratch: Option<u64>,
+    proven: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum File {
+    NotAsked,
+    Asked,
+    Granted,
+    Refused,
+}
+
+/// What no honest worker does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Violation {
+    /// The id is not outstanding.
+    UnknownId,
+    /// A message that is allowed once was sent again.
+    Repeated,
+    /// `Scratch` without a granted file, or too large.
+    Scratch,
+    /// A path longer than any request.
+    PathTooLong,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::UnknownId => "it names a request that is not outstanding",
+            Self::Repeated => "it asks again what can be asked once",
+            Self::Scratch => "it asks for a memory file that no file needs",
+            Self::PathTooLong => "it asks for a path longer than a request",
+        })
+    }
+}
+
+impl Requests {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            scratch: Scratch::default(),
+            outstanding: HashMap::new(),
+            proven: 0,
+            last_id: 0,
+        }
+    }
+
+    /// Takes a request in, or says why not; returns its id.
+    pub(super) fn admit(&mut self, peer: SocketAddr, now: Instant) -> Result<u64, Excess> {
+        let charged = self.limits.admit(peer.ip(), now)?;
+        self.last_id += 1;
+        let file = File::NotAsked;
+        let request = Outstanding {
+            peer,
+            charged,
+            file,
+            scratch: None,
+            proven: false,
+        };
+        self.outstanding.insert(self.last_id, request);
+        Ok(self.last_id)
+    }
+
+    /// Forgets a request that the worker has never heard of.
+    pub(super) fn withdraw(&mut self, id: u64, now: Instant) {
+        if let Some(request) = self.outstanding.remove(&id) {
+            self.limits.release(request.peer.ip());
+            self.limits.refund(request.peer.ip(), request.charged, now);
+        }
+    }
+
+    /// Whether this is the time for another log line about requests of this prefix.
+    pub(super) fn may_log(&mut self, peer: IpAddr, now: Instant) -> bool {
+        self.limits.may_log(peer, now)
+    }
+
+    /// `Open`: who asks.
+    pub(super) fn open(&mut self, id: u64) -> Result<SocketAddr, Violation> {
+        let request = self.find(id)?;
+        if request.file != File::NotAsked {
+            return Err(Violation::Repeated);
+        }
+        request.file = File::Asked;
+        Ok(request.peer)
+    }
+
+    /// Who asked for the file that is now granted or not; none if the request has ended.
+    pub(super) fn answer_open(&mut self, id: u64, is_granted: bool) -> Option<SocketAddr> {
+        let request = self.outstanding.get_mut(&id)?;
+        request.file = if is_granted {
+            File::Granted
+        } else {
+            File::Refused
+        };
+        Some(request.peer)
+    }
+
+    /// `Scratch`: the memory file, none if there is no place for it.
+    pub(super) fn scratch(
+        &mut self,
+        id: u64,
+        size: u64,
+    ) -> Result<Option<std::os::fd::OwnedFd>, Violation> {
+        let request = self.outstanding.get_mut(&id).ok_or(Violation::UnknownId)?;
+        if request.scratch.is_some() {
+            return Err(Violation::Repeated);
+        }
+        if request.file != File::Granted || size > MAX_SCRATCH {
+            return Err(Violation::Scratch);
+        }
+        let file = self.scratch.create(size);
+        request.scratch = Some(if file.is_some() { size } else { 0 });
+        Ok(file)
+    }
+
+    /// `Proven`.
+    pub(super) fn prove(&mut self, id: u64, now: Instant) -> Result<(), Violation> {
+        let request = self.find(id)?;
+        if request.proven {
+            return Err(Violation::Repeated);
+        }
+        request.proven = true;
+        let (peer, charged) = (request.peer, std::mem::take(&mut request.charged));
+        self.proven += 1;
+        self.limits.refund(peer.ip(), charged, now);
+        Ok(())
+    }
+
+    /// `Done`.
+    pub(super) fn done(&mut self, id: u64, proven: bool, now: Instant) -> Result<(), Violation> {
+        let request = self.outstanding.remove(&id).ok_or(Violation::UnknownId)?;
+        let peer = request.peer.ip();
+        self.proven -= u64::from(request.proven);
+        self.scratch.release(request.scratch.unwrap_or(0));
+        self.limits.release(peer);
+        let spent = match request.file {
+            _ if proven => 0,
+            File::Granted | File::Asked => request.charged,
+            // All that can have been sent is an ERROR.
+            File::NotAsked | File::Refused => REFUSED,
+        };
+        self.limits
+            .refund(peer, request.charged.saturating_sub(spent), now);
+        Ok(())
+    }
+
+    /// Requests whose peer has answered, and those whose peer has not.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        let all = u64::try_from(self.outstanding.len()).unwrap_or(u64::MAX);
+        (self.proven, all.saturating_sub(self.proven))
+    }
+
+    /// Requests taken since the start.
+    pub(super) fn taken(&self) -> u64 {
+        self.last_id
+    }
+
+    fn find(&mut self, id: u64) -> Result<&mut Outstanding, Violation> {
+        self.outstanding.get_mut(&id).ok_or(Violation::UnknownId)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn requests() -> (Requests, Instant) {
+        (
+            Requests::new(Limits::new(Vec::new(), Vec::new(), 8, 100)),
+            Instant::now(),
+        )
+    }
+
+    fn admit(requests: &mut Requests, now: Instant) -> u64 {
+        requests
+            .admit("192.0.2.1:1069".parse().unwrap(), now)
+            .unwrap()
+    }
+
+    #[test]
+    fn a_request_goes_its_way() {
+        let (mut requests, now) = requests();
+        let id = admit(&mut requests, now);
+        assert_eq!(requests.counts(), (0, 1));
+        assert_eq!(requests.open(id).unwrap().port(), 1069);
+        assert!(requests.answer_open(id, true).is_some());
+        assert!(requests.scratch(id, 10).unwrap().is_some());
+        assert_eq!(requests.prove(id, now), Ok(()));
+        assert_eq!(requests.counts(), (1, 0));
+        assert_eq!(requests.done(id, true, now), Ok(()));
+        assert_eq!((requests.counts(), requests.taken()), ((0, 0), 1));
+    }
+
+    #[test]
+    fn nothing_can_be_asked_twice() {
+        let (mut requests, now) = requests();
+        let id = admit(&mut requests, now);
+        requests.open(id).unwrap();
+        assert_eq!(requests.open(id), Err(Violation::Repeated));
+        requests.answer_open(id, true);
+        assert_eq!(requests.open(id), Err(Violation::Repeated));
+        requests.scratch(id, 10).unwrap();
+        assert_eq!(requests.scratch(id, 10).unwrap_err(), Violation::Repeated);
+        requests.prove(id, now).unwrap();
+        assert_eq!(requests.prove(id, now), Err(Violation::Repeated));
+    }
+
+    #[test]
+    fn an_id_that_was_never_given_or_has_ended_is_unknown() {
+        let (mut requests, now) = requests();
+        assert_eq!(requests.open(1), Err(Violation::UnknownId));
+        let id = admit(&mut requests, now);
+        requests.done(id, false, now).unwrap();
+        assert_eq!(requests.open(id), Err(Violation::UnknownId));
+        assert_eq!(requests.scratch(id, 1).unwrap_err(), Violation::UnknownId);
+        assert_eq!(requests.prove(id, now), Err(Violation::UnknownId));
+        assert_eq!(requests.done(id, false, now), Err(Violation::UnknownId));
+        assert_eq!(requests.answer_open(id, true), None);
+        assert_eq!(admit(&mut requests, now), id + 1);
+    }
+
+    #[test]
+    fn a_memory_file_needs_a_granted_file_and_a_size_within_the_limit() {
+        let (mut requests, now) = requests();
+        let id = admit(&mut requests, now);
+        assert_eq!(requests.scratch(id, 1).unwrap_err(), Violation::Scratch);
+        requests.open(id).unwrap();
+        assert_eq!(requests.scratch(id, 1).unwrap_err(), Violation::Scratch);
+        requests.answer_open(id, false);
+        assert_eq!(requests.scratch(id, 1).unwrap_err(), Violation::Scratch);
+        let id = admit(&mut requests, now);
+        requests.open(id).unwrap();
+        requests.answer_open(id, true);
+        assert_eq!(
+            requests.scratch(id, MAX_SCRATCH + 1).unwrap_err(),
+            Violation::Scratch
+        );
+    }
+
+    #[test]
+    fn an_ended_request_gives_its_place_and_memory_back() {
+        let (mut requests, now) = requests();
+        for _ in 0..100 {
+            let id = admit(&mut requests, now);
+            requests.open(id).unwrap();
+            requests.answer_open(id, true);
+            assert!(requests.scratch(id, MAX_SCRATCH).unwrap().is_some());
+            requests.done(id, false, now).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_withdrawn_request_costs_nothing() {
+        let (mut requests, now) = requests();
+        for _ in 0..20_000 {
+            let id = admit(&mut requests, now);
+            requests.withdraw(id, now);
+        }
+        assert_eq!(requests.counts(), (0, 0));
+    }
+}

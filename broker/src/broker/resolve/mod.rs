@@ -1,0 +1,245 @@
+//! From a name a client sent to an open file below the root.
+//!
+//! The kernel resolves it where it can: openat2(2) with RESOLVE_BENEATH. Where that fails, a walk
+//! of single components tells why, or, on kernels and in containers without openat2, finds the
+//! file by itself. Both give the same answer to the same name, but for two things: the walk does
+//! not mount what an automounter would, and it sees a magic link as a symlink like any other.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
+use nix::sys::statfs::{FsType, TMPFS_MAGIC, fstatfs};
+
+use crate::wire::Denial;
+
+mod helpers;
+#[cfg(test)]
+mod tests;
+mod walk;
+
+pub(super) use helpers::Helpers;
+
+/// A regular file open for reading.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) file: OwnedFd,
+    /// Bytes, when it was opened.
+    pub(super) size: u64,
+    /// On tmpfs or ramfs: reading it never waits for a disk.
+    pub(super) in_memory: bool,
+}
+
+/// Why there is no file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// No such file.
+    Missing,
+    /// Not granted.
+    Denied(Denial),
+    /// A symlink leads out of the root.
+    Escape(Link),
+    /// A dangling symlink names a URL.
+    Url(Link),
+    /// Only [`Resolver::open_cached`]: the answer may have to wait for a disk or a server.
+    Waits,
+}
+
+/// A symlink, for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Link {
+    /// Its own name, without directories.
+    pub(super) name: Vec<u8>,
+    /// Where it leads.
+    pub(super) target: Vec<u8>,
+}
+
+/// A name from a client, fit to be resolved below the root: not absolute, without `..`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Path(CString);
+
+impl Path {
+    /// Vets a name. Leading slashes count for nothing: for a client, the root is `/`. Backslashes
+    /// are bytes like any others.
+    ///
+    /// # Errors
+    /// `..` is refused and not resolved: no client needs it, and all of them that send it mean
+    /// harm.
+    pub(super) fn parse(name: &[u8]) -> Result<Self, Denial> {
+        if name
+            .split(|byte| *byte == b'/')
+            .any(|component| component == b"..")
+        {
+            return Err(Denial::OutsideRoot);
+        }
+        let slashes = name.iter().take_while(|byte| **byte == b'/').count();
+        let relative = match name.get(slashes..) {
+            None | Some([]) => b".",
+            Some(relative) => relative,
+        };
+        CString::new(relative)
+            .map(Self)
+            .map_err(|_| Denial::BadPath)
+    }
+
+    pub(super) fn as_c_str(&self) -> &CStr {
+        &self.0
+    }
+}
+
+/// What the kernel has for resolving paths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Support {
+    /// openat2, also with RESOLVE_CACHED (Linux 5.12).
+    Openat2Cached,
+    /// openat2 (Linux 5.6).
+    Openat2,
+    /// Neither, or a container's seccomp filter denies it.
+    Walk,
+}
+
+/// Opens files below one directory.
+#[derive(Debug)]
+pub(super) struct Resolver {
+    root: OwnedFd,
+    support: Support,
+}
+
+impl Resolver {
+    /// Opens below `root`, with what the kernel has.
+    pub(super) fn new(root: OwnedFd) -> Self {
+        let probe = |resolve| openat2(&root, c".", how(OFlag::O_PATH, BENEATH | resolve));
+        let support = if probe(ResolveFlag::empty()).is_err() {
+            Support::Walk
+        } else if matches!(probe(RESOLVE_CACHED), Ok(_) | Err(Errno::EAGAIN)) {
+            Support::Openat2Cached
+        } else {
+            Support::Openat2
+        };
+        Self { root, support }
+    }
+
+    pub(super) fn support(&self) -> Support {
+        self.support
+    }
+
+    pub(super) fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// Opens a file if that needs no disk and no server.
+    pub(super) fn open_cached(&self, path: &Path) -> Result<Opened, Refused> {
+        match self.support {
+            Support::Openat2Cached => self.open_by(Means::Cached, path),
+            Support::Openat2 | Support::Walk => Err(Refused::Waits),
+        }
+    }
+
+    /// Opens a file, however long it takes.
+    pub(super) fn open(&self, path: &Path) -> Result<Opened, Refused> {
+        match self.support {
+            Support::Openat2Cached | Support::Openat2 => self.open_by(Means::Openat2, path),
+            Support::Walk => walk::open(self.root(), path, Means::Openat),
+        }
+    }
+
+    fn open_by(&self, means: Means, path: &Path) -> Result<Opened, Refused> {
+        match means.open(self.root(), path.as_c_str(), READ) {
+            Ok(file) => opened(file),
+            // ENOENT and EXDEV: a link may be the reason. EACCES: Landlock's answer to a
+            // directory, too.
+            Err(Errno::ENOENT | Errno::EXDEV | Errno::EACCES) => {
+                walk::open(self.root(), path, means)
+            }
+            Err(error) => Err(refusal(error, means)),
+        }
+    }
+}
+
+/// By which system call single files are opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Means {
+    /// openat2 that never waits.
+    Cached,
+    Openat2,
+    /// openat: only for single components, as nothing keeps it beneath.
+    Openat,
+}
+
+/// Never waits for a FIFO or a device, never becomes a controlling terminal.
+const READ: OFlag = OFlag::O_RDONLY
+    .union(OFlag::O_NONBLOCK)
+    .union(OFlag::O_NOCTTY);
+
+/// A link to `/proc/self/exe` and the like leads to objects, not to names.
+const BENEATH: ResolveFlag = ResolveFlag::RESOLVE_BENEATH.union(ResolveFlag::RESOLVE_NO_MAGICLINKS);
+
+/// Fail with EAGAIN rather than wait (linux/openat2.h). Linux 5.12 and later.
+const RESOLVE_CACHED: ResolveFlag = ResolveFlag::from_bits_retain(0x20);
+
+/// linux/magic.h
+const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
+
+/// How often the kernel is asked again when a rename elsewhere kept it from a safe answer.
+const MAX_RACES: u32 = 8;
+
+impl Means {
+    fn open(self, directory: BorrowedFd<'_>, path: &CStr, flags: OFlag) -> nix::Result<OwnedFd> {
+        let mut races = 0;
+        loop {
+            let result = match self {
+                Self::Cached => openat2(directory, path, how(flags, BENEATH | RESOLVE_CACHED)),
+                Self::Openat2 => openat2(directory, path, how(flags, BENEATH)),
+                Self::Openat => openat(directory, path, flags | OFlag::O_CLOEXEC, Mode::empty()),
+            };
+            match result {
+                Err(Errno::EINTR) => (),
+                Err(Errno::EAGAIN) if self != Self::Cached && races < MAX_RACES => races += 1,
+                result => return result,
+            }
+        }
+    }
+}
+
+fn how(flags: OFlag, resolve: ResolveFlag) -> OpenHow {
+    OpenHow::new()
+        .flags(flags | OFlag::O_CLOEXEC)
+        .resolve(resolve)
+}
+
+/// Grants a regular file and nothing else.
+fn opened(file: OwnedFd) -> Result<Opened, Refused> {
+    let stat = fstat(&file).map_err(|error| refusal(error, Means::Openat))?;
+    if kind(&stat) != SFlag::S_IFREG {
+        return Err(Refused::Denied(Denial::NotRegular));
+    }
+    let in_memory =
+        fstatfs(&file).is_ok_and(|fs| [TMPFS_MAGIC, RAMFS_MAGIC].contains(&fs.filesystem_type()));
+    Ok(Opened {
+        size: u64::try_from(stat.st_size).unwrap_or(0),
+        in_memory,
+        file,
+    })
+}
+
+fn kind(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
+}
+
+/// What an error of open(2) means for the client.
+fn refusal(error: Errno, means: Means) -> Refused {
+    Refused::Denied(match error {
+        Errno::ENOENT | Errno::ENOTDIR => return Refused::Missing,
+        Errno::EAGAIN if means == Means::Cached => return Refused::Waits,
+        Errno::EXDEV => Denial::OutsideRoot,
+        Errno::EACCES | Errno::EPERM => Denial::Permission,
+        Errno::ELOOP => Denial::Loop,
+        Errno::ENAMETOOLONG => Denial::BadPath,
+        // A socket, or a device without a driver.
+        Errno::ENXIO | Errno::ENODEV => Denial::NotRegular,
+        Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM => Denial::Resources,
+        _ => Denial::System,
+    })
+}

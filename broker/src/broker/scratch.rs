@@ -1,0 +1,86 @@
+//! Memory files for the netascii form of files.
+
+use std::ffi::CStr;
+use std::os::fd::OwnedFd;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::unistd::ftruncate;
+
+/// Bytes of all memory files at once: four of the largest.
+const MAX_TOTAL: u64 = 4 * crate::wire::MAX_SCRATCH;
+
+/// Shown as the name of the descriptor in /proc.
+const NAME: &CStr = c"netascii";
+
+/// MFD_NOEXEC_SEAL (linux/memfd.h): can never be executed. Linux 6.3 and later.
+const NO_EXECUTION: MFdFlags = MFdFlags::from_bits_retain(8);
+
+/// What memory files take of their common limit.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    total: u64,
+}
+
+impl Scratch {
+    /// An empty file of `size` bytes that can be written, but neither grow nor shrink. None if
+    /// there is no place for it.
+    pub(super) fn create(&mut self, size: u64) -> Option<OwnedFd> {
+        let total = self
+            .total
+            .checked_add(size)
+            .filter(|total| *total <= MAX_TOTAL)?;
+        let file = sealed(size).ok()?;
+        self.total = total;
+        Some(file)
+    }
+
+    /// Gives back what a file took.
+    pub(super) fn release(&mut self, size: u64) {
+        self.total = self.total.saturating_sub(size);
+    }
+}
+
+fn sealed(size: u64) -> nix::Result<OwnedFd> {
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let file = match memfd_create(NAME, flags | NO_EXECUTION) {
+        Err(Errno::EINVAL) => memfd_create(NAME, flags)?,
+        result => result?,
+    };
+    ftruncate(&file, size.try_into().map_err(|_| Errno::EFBIG)?)?;
+    let seals = SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_SEAL;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+    use crate::wire::MAX_SCRATCH;
+
+    #[test]
+    fn a_memory_file_can_be_written_and_has_a_fixed_size() {
+        let file = File::from(Scratch::default().create(1000).unwrap());
+        file.write_all_at(&[7; 1000], 0).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), 1000);
+        assert!(file.write_all_at(&[7], 1000).is_err());
+        assert!(file.set_len(999).is_err());
+        assert!(file.set_len(1001).is_err());
+    }
+
+    #[test]
+    fn memory_files_are_bounded_in_all() {
+        let mut scratch = Scratch::default();
+        for _ in 0..4 {
+            assert!(scratch.create(MAX_SCRATCH).is_some());
+        }
+        assert!(scratch.create(1).is_none());
+        scratch.release(MAX_SCRATCH);
+        assert!(scratch.create(MAX_SCRATCH).is_some());
+        assert!(scratch.create(u64::MAX).is_none());
+    }
+}

@@ -1,0 +1,307 @@
+//! The one place where the broker waits, and what it does when something comes.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::time::TimeSpec;
+use tracing::{debug, warn};
+
+use super::limits::Excess;
+use super::receive::{Junk, Received};
+use super::reply::{self, PortRange};
+use super::requests::Requests;
+use super::{Broker, Error, Phase, system};
+use crate::channel::ReceiveError;
+use crate::control::{Counts, Order, Report, SIZE};
+use crate::wire::{self, MAX_MESSAGE, Request, ToBroker, ToWorker};
+
+/// Messages of the worker taken in one go: then others have their turn.
+const MESSAGES: usize = 64;
+
+/// How long something rests that fails although the kernel calls it ready: a listener without
+/// memory, the worker's channel with too many descriptors on their way.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// What has come.
+#[derive(Debug, Default)]
+struct Ready {
+    control: bool,
+    worker: bool,
+    helpers: bool,
+    /// Places in [`Broker::listeners`].
+    listeners: Vec<usize>,
+}
+
+/// What rests for [`PAUSE`].
+#[derive(Clone, Copy, Debug, Default)]
+struct Resting {
+    outbox: bool,
+    listeners: bool,
+}
+
+/// Whether to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    GoOn,
+    End,
+}
+
+/// Why a datagram is not handed on.
+#[derive(Debug)]
+enum Dropped {
+    Junk(Junk),
+    Excess(IpAddr, Excess),
+    /// No reply socket.
+    Socket(SocketAddr, io::Error),
+}
+
+impl Broker {
+    /// Serves until told to end.
+    pub(super) fn serve(&mut self) -> Result<(), Error> {
+        match self.run() {
+            // The worker has finished its last transfer, and with it the generation.
+            Err(Error::Worker(ReceiveError::Closed)) if self.phase == Phase::Retired => Ok(()),
+            result => result,
+        }
+    }
+
+    fn run(&mut self) -> Result<(), Error> {
+        let mut resting = Resting::default();
+        loop {
+            let ready = self.wait(resting).map_err(system("ppoll"))?;
+            let now = Instant::now();
+            if ready.control && self.obey()? == Next::End {
+                return Ok(());
+            }
+            if self.outbox.is_blocked() && (ready.worker || resting.outbox) {
+                self.flush()?;
+                resting.outbox = self.outbox.is_blocked();
+            }
+            // What is left of a batch since the outbox was full.
+            self.hand_on(now)?;
+            self.answers(ready.helpers, now)?;
+            if ready.worker {
+                self.messages(now)?;
+            }
+            resting.listeners = self.receive(&ready.listeners, now)?;
+        }
+    }
+
+    /// Waits until something can be done. With a full outbox, nothing that would fill it is looked
+    /// at: the worker is slow, and what waits in the sockets is not lost.
+    fn wait(&self, resting: Resting) -> io::Result<Ready> {
+        let is_blocked = self.outbox.is_blocked();
+        let from_worker = match (is_blocked, resting.outbox) {
+            (false, _) => PollFlags::POLLIN,
+            (true, false) => PollFlags::POLLOUT,
+            (true, true) => PollFlags::empty(),
+        };
+        let mut places = Vec::with_capacity(3 + self.listeners.len());
+        places.push(PollFd::new(self.control.as_fd(), PollFlags::POLLIN));
+        places.push(PollFd::new(self.worker.as_fd(), from_worker));
+        let (mut helpers_at, mut listeners_at) = (None, usize::MAX);
+        if !is_blocked {
+            helpers_at = Some(places.len());
+            places.push(PollFd::new(self.helpers.wake(), PollFlags::POLLIN));
+            if self.phase == Phase::Serving && !resting.listeners {
+                listeners_at = places.len();
+                for listener in &self.listeners {
+                    places.push(PollFd::new(listener.as_fd(), PollFlags::POLLIN));
+                }
+            }
+        }
+        let is_resting = resting.outbox || resting.listeners;
+        let timeout = is_resting.then(|| TimeSpec::from_duration(PAUSE));
+        match ppoll(&mut places, timeout, None) {
+            Ok(_) => (),
+            Err(Errno::EINTR) => return Ok(Ready::default()),
+            Err(error) => return Err(error.into()),
+        }
+        let mut ready = Ready::default();
+        for (at, place) in places.iter().enumerate() {
+            if !place.any().unwrap_or(true) {
+                continue;
+            }
+            match at {
+                0 => ready.control = true,
+                1 => ready.worker = true,
+                _ if Some(at) == helpers_at => ready.helpers = true,
+                _ => ready.listeners.push(at.saturating_sub(listeners_at)),
+            }
+        }
+        Ok(ready)
+    }
+
+    /// Carries out what the supervisor orders.
+    fn obey(&mut self) -> Result<Next, Error> {
+        let mut buffer = [0; SIZE + 1];
+        let bytes = match self.control.receive(&mut buffer) {
+            Err(ReceiveError::WouldBlock) => return Ok(Next::GoOn),
+            result => result.map_err(Error::Control)?,
+        };
+        match Order::from_bytes(bytes).map_err(|_| Error::Order)? {
+            Order::Go if self.phase == Phase::Ready => self.phase = Phase::Serving,
+            // Requests already received are still handed on; the rest is for the next generation.
+            Order::Retire | Order::Drain => {
+                self.phase = Phase::Retired;
+                self.listeners.clear();
+                self.report(Report::Retired)?;
+            }
+            Order::Ping => {
+                let (transfers, unproven) = self.requests.counts();
+                let (requests, dropped) = (self.requests.taken(), self.dropped);
+                let counts = Counts {
+                    transfers,
+                    unproven,
+                    waiting: 0,
+                    requests,
+                    dropped,
+                };
+                self.report(Report::Counts(counts))?;
+            }
+            Order::Stop => return Ok(Next::End),
+            Order::Go | Order::User(_) => (),
+        }
+        Ok(Next::GoOn)
+    }
+
+    /// Answers the worker.
+    fn messages(&mut self, now: Instant) -> Result<(), Error> {
+        let mut buffer = [0; MAX_MESSAGE + 1];
+        for _ in 0..MESSAGES {
+            if self.outbox.is_blocked() {
+                break;
+            }
+            let bytes = match self.worker.receive(&mut buffer) {
+                Err(ReceiveError::WouldBlock) => break,
+                result => result.map_err(Error::Worker)?,
+            };
+            let message: ToBroker =
+                wire::decode::<_, MAX_MESSAGE>(bytes).map_err(Error::Message)?;
+            self.answer(message, now)?;
+        }
+        Ok(())
+    }
+
+    /// Hands on what the helper threads have opened.
+    fn answers(&mut self, is_ready: bool, now: Instant) -> Result<(), Error> {
+        if is_ready {
+            self.helpers.clear();
+        }
+        while !self.outbox.is_blocked() {
+            let Some(answer) = self.helpers.answer() else {
+                break;
+            };
+            let name = answer.path.as_c_str().to_bytes();
+            self.grant(answer.id, name, answer.result, now)?;
+        }
+        Ok(())
+    }
+
+    /// Takes one batch from each listener that has something. True if one of them must rest.
+    fn receive(&mut self, listeners: &[usize], now: Instant) -> Result<bool, Error> {
+        let mut must_rest = false;
+        for listener in listeners {
+            if self.outbox.is_blocked() {
+                break;
+            }
+            let Some(listener) = self.listeners.get(*listener) else {
+                break;
+            };
+            match self.receiver.fill(listener) {
+                Ok(()) => self.hand_on(now)?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => (),
+                // An error report for an earlier datagram, or no memory: the next one may be good.
+                Err(error) => {
+                    must_rest = true;
+                    if let Some(held) = self.trouble.pass(now) {
+                        warn!(%error, held, "listener can not be read for the moment");
+                    }
+                }
+            }
+        }
+        Ok(must_rest)
+    }
+
+    /// Hands received requests on to the worker, as long as its channel has room.
+    fn hand_on(&mut self, now: Instant) -> Result<(), Error> {
+        while !self.outbox.is_blocked() {
+            let Some(received) = self.receiver.next() else {
+                break;
+            };
+            let admitted = received.map_err(Dropped::Junk).and_then(|received| {
+                admit(&received, &mut self.requests, self.ports.as_ref(), now)
+            });
+            match admitted {
+                Ok((request, socket)) => self.send(ToWorker::Request(request), Some(socket))?,
+                Err(dropped) => self.drop(&dropped, now),
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts a datagram that is not handed on; logs it when an operator can do something.
+    fn drop(&mut self, dropped: &Dropped, now: Instant) {
+        self.dropped += 1;
+        match dropped {
+            Dropped::Excess(peer, reason @ (Excess::PerClient | Excess::Budget))
+                if self.requests.may_log(*peer, now) =>
+            {
+                warn!(%peer, "requests dropped: {reason}");
+            }
+            Dropped::Excess(peer, reason @ Excess::Outstanding) => {
+                if let Some(held) = self.trouble.pass(now) {
+                    warn!(%peer, held, "request dropped: {reason}");
+                }
+            }
+            // EADDRNOTAVAIL: the address has moved to another machine (VRRP), which will answer.
+            Dropped::Socket(peer, error) if error.kind() != io::ErrorKind::AddrNotAvailable => {
+                if let Some(held) = self.trouble.pass(now) {
+                    warn!(%peer, %error, held, "request dropped: no reply socket");
+                }
+            }
+            Dropped::Socket(peer, error) => {
+                debug!(%peer, %error, "request dropped: no reply socket")
+            }
+            Dropped::Excess(peer, reason) => debug!(%peer, "request dropped: {reason}"),
+            Dropped::Junk(reason) => debug!("datagram dropped: {reason}"),
+        }
+    }
+}
+
+/// Takes a request in and makes its reply socket.
+fn admit(
+    received: &Received<'_>,
+    requests: &mut Requests,
+    ports: Option<&PortRange>,
+    now: Instant,
+) -> Result<(Request, OwnedFd), Dropped> {
+    let peer = received.peer;
+    let id = requests
+        .admit(peer, now)
+        .map_err(|excess| Dropped::Excess(peer.ip(), excess))?;
+    match reply::connect(received, ports) {
+        Ok(reply) => {
+            let (local, mtu) = (reply.local, reply.mtu);
+            let datagram = received.datagram.to_vec();
+            Ok((
+                Request {
+                    id,
+                    peer: peer.into(),
+                    local,
+                    mtu,
+                    datagram,
+                },
+                reply.socket.into(),
+            ))
+        }
+        Err(error) => {
+            requests.withdraw(id, now);
+            Err(Dropped::Socket(peer, error))
+        }
+    }
+}

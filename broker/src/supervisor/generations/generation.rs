@@ -1,0 +1,165 @@
+//! One generation: how far it has come, and what is known of its two processes.
+
+use std::time::{Duration, Instant};
+
+use crate::control::Facts;
+use crate::settings::Sandbox;
+use crate::supervisor::process::{End, Role};
+
+/// Between two pings.
+pub(super) const PING_EVERY: Duration = Duration::from_secs(5);
+
+/// One broker and one worker.
+#[derive(Debug)]
+pub(super) struct Generation {
+    pub(super) number: u64,
+    pub(super) phase: Phase,
+    /// Started on the user's wish.
+    pub(super) reload: bool,
+    /// Both were told to end.
+    pub(super) stopped: bool,
+    pub(super) broker: Member,
+    pub(super) worker: Member,
+}
+
+/// How far a generation has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Until both have reported what is in force, at the latest then.
+    Starting(Instant),
+    /// Waits until nobody else reads the listeners.
+    Ready,
+    /// Its broker reads the listeners; next ping then.
+    Serving(Instant),
+    /// Its broker was told to stop reading; must confirm by then.
+    Retiring(Instant),
+    /// No new requests; next ping then.
+    Finishing(Instant),
+    /// Nothing more is expected of it; what is left is killed then.
+    Ending(Instant),
+}
+
+/// What is known of one process.
+#[derive(Debug, Default)]
+pub(super) struct Member {
+    pub(super) ended: bool,
+    pub(super) facts: Option<Facts>,
+    /// A ping is not answered yet.
+    pub(super) pinged: bool,
+    pub(super) missed: u32,
+    /// It closed its channel; killed then if it still runs.
+    pub(super) kill_at: Option<Instant>,
+}
+
+impl Generation {
+    /// Not started yet.
+    pub(super) fn new(number: u64, ready_by: Instant, reload: bool) -> Self {
+        let (broker, worker) = (Member::default(), Member::default());
+        Self {
+            number,
+            phase: Phase::Starting(ready_by),
+            reload,
+            stopped: false,
+            broker,
+            worker,
+        }
+    }
+
+    /// Whether both have ended.
+    pub(super) fn is_gone(&self) -> bool {
+        self.broker.ended && self.worker.ended
+    }
+
+    /// What both are locked down to; none until both have reported it.
+    pub(super) fn facts(&self) -> Option<(Facts, Facts)> {
+        self.broker.facts.zip(self.worker.facts)
+    }
+
+    /// Whether nobody has to be told that one of the two ended this way.
+    pub(super) fn expects(&self, end: End) -> bool {
+        match (self.phase, end) {
+            (Phase::Ending(_) | Phase::Finishing(_), End::Exited(0)) => true,
+            // It may see the other one end before it reads the order.
+            (Phase::Ending(_), End::Exited(_)) => self.stopped,
+            (Phase::Ending(_), End::Ordered) => true,
+            _ => false,
+        }
+    }
+
+    /// When something has to be done about it.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let deadlines = [
+            self.phase.deadline(),
+            self.broker.kill_at,
+            self.worker.kill_at,
+        ];
+        deadlines.into_iter().flatten().min()
+    }
+
+    /// What is known of one of the two.
+    pub(super) fn member(&mut self, role: Role) -> &mut Member {
+        match role {
+            Role::Broker => &mut self.broker,
+            Role::Worker => &mut self.worker,
+        }
+    }
+}
+
+impl Phase {
+    /// Until when this phase lasts at most, or when the next ping is due.
+    pub(super) fn deadline(self) -> Option<Instant> {
+        match self {
+            Self::Starting(at)
+            | Self::Serving(at)
+            | Self::Retiring(at)
+            | Self::Finishing(at)
+            | Self::Ending(at) => Some(at),
+            Self::Ready => None,
+        }
+    }
+
+    /// The same phase after a ping.
+    pub(super) fn next_ping(self, now: Instant) -> Self {
+        match self {
+            Self::Serving(_) => Self::Serving(now + PING_EVERY),
+            Self::Finishing(_) => Self::Finishing(now + PING_EVERY),
+            other => other,
+        }
+    }
+}
+
+/// What does not change while the supervisor runs.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::supervisor) struct Rules {
+    /// Which lock-down every process must report.
+    pub(in crate::supervisor) sandbox: Sandbox,
+    /// The user every process must report.
+    pub(in crate::supervisor) uid: u32,
+    /// How long transfers may go on after a stop.
+    pub(in crate::supervisor) drain_timeout: Duration,
+}
+
+impl Rules {
+    /// Whether a process that reports these facts may serve.
+    pub(super) fn accept(&self, facts: &Facts) -> Result<(), &'static str> {
+        let strict = self.sandbox == Sandbox::Strict;
+        match facts {
+            Facts { uid, .. } if *uid != self.uid => Err("runs as another user"),
+            Facts {
+                no_new_privs: false,
+                ..
+            } => Err("no_new_privs is not set"),
+            Facts {
+                no_capabilities: false,
+                ..
+            } => Err("has capabilities"),
+            Facts {
+                landlock_abi: 0, ..
+            } if strict => Err("Landlock is not in force"),
+            Facts {
+                system_calls: 0, ..
+            } if strict => Err("seccomp is not in force"),
+            _ => Ok(()),
+        }
+    }
+}

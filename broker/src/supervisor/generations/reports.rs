@@ -1,0 +1,72 @@
+//! What becomes of the reports of a process.
+
+use std::time::Instant;
+
+use super::generation::{PING_EVERY, Phase};
+use super::{Generations, Note};
+use crate::control::{Counts, Facts, Order};
+use crate::supervisor::process::Role;
+
+impl Generations {
+    pub(super) fn handle_ready(&mut self, number: u64, role: Role, facts: Facts, now: Instant) {
+        let accepted = self.rules.accept(&facts);
+        let Some(generation) = self.find(number) else {
+            return;
+        };
+        let starting = matches!(generation.phase, Phase::Starting(_));
+        let member = generation.member(role);
+        if !starting || member.facts.is_some() {
+            return self.breach(number, role, "ready without being asked", now);
+        }
+        if let Err(reason) = accepted {
+            return self.breach(number, role, reason, now);
+        }
+        member.facts = Some(facts);
+        if generation.facts().is_some() {
+            generation.phase = Phase::Ready;
+            match self.serving() {
+                Some(old) => self.retire(old, now),
+                // The last one has still to confirm that it stopped reading.
+                None if self.retiring() => (),
+                None => self.go(now),
+            }
+        }
+    }
+
+    pub(super) fn handle_retired(&mut self, number: u64, role: Role, now: Instant) {
+        let order = if self.stopping() {
+            Order::Drain
+        } else {
+            Order::Retire
+        };
+        let Some(generation) = self.find(number) else {
+            return;
+        };
+        if role != Role::Broker || !matches!(generation.phase, Phase::Retiring(_)) {
+            return self.breach(number, role, "retired without being asked", now);
+        }
+        generation.phase = Phase::Finishing(now + PING_EVERY);
+        // Only now: all that the broker has read is on its way to the worker.
+        self.tell(number, Role::Worker, order);
+        self.go(now);
+    }
+
+    pub(super) fn handle_counts(&mut self, number: u64, role: Role, counts: Counts, now: Instant) {
+        let Some(generation) = self.find(number) else {
+            return;
+        };
+        let member = generation.member(role);
+        if !member.pinged {
+            return self.breach(number, role, "counts without being asked", now);
+        }
+        member.pinged = false;
+        member.missed = 0;
+        self.note(Note::Counts(number, role, counts));
+    }
+
+    /// A process that breaks the protocol may be captured: it and its generation end.
+    pub(super) fn breach(&mut self, number: u64, role: Role, what: &'static str, now: Instant) {
+        self.note(Note::Breach(number, role, what));
+        self.fail(number, now);
+    }
+}

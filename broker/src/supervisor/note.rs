@@ -1,0 +1,97 @@
+//! What the supervisor tells the user about the others, beside that they serve.
+
+use std::time::Duration;
+
+use tracing::{debug, error, info, warn};
+
+use super::process::{End, Role};
+use crate::control::Counts;
+
+/// One log record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Note {
+    /// A process ended unasked.
+    Died(u64, Role, End),
+    /// A process broke the protocol, or reported too few limits.
+    Breach(u64, Role, &'static str),
+    /// A process does not answer pings.
+    Stuck(u64, Role),
+    /// A generation did not report that it is ready.
+    NotReady(u64),
+    /// A broker did not confirm that it stopped reading.
+    NotRetired(u64),
+    /// The new generation is of no use, the old one goes on.
+    ReloadFailed,
+    /// The next generation starts after this time.
+    Restarting(Duration),
+    /// This old generation has to give way to newer ones.
+    Crowded(u64),
+    /// SIGUSR1 or SIGUSR2 while nobody could take it.
+    NobodyServes,
+    /// The user wants an end; transfers may go on for this time.
+    Draining(Duration),
+    /// Transfers are cut off.
+    DrainTimeout,
+    /// A ping was answered.
+    Counts(u64, Role, Counts),
+}
+
+impl Note {
+    /// Writes the record.
+    pub(super) fn log(&self) {
+        match self {
+            Self::Died(generation, role, end) => {
+                error!(generation, "{role} died: {end}");
+            }
+            Self::Breach(generation, role, what) => {
+                error!(generation, "{role} is not trusted any more: {what}");
+            }
+            Self::Stuck(generation, role) => {
+                error!(generation, "{role} is stuck: no answer for 30 s");
+            }
+            Self::NotReady(generation) => {
+                error!(generation, "broker and worker were not ready within 10 s");
+            }
+            Self::NotRetired(generation) => {
+                error!(
+                    generation,
+                    "broker did not stop reading requests within 10 s: killed"
+                );
+            }
+            Self::ReloadFailed => {
+                error!("reload failed: the old broker and worker go on serving");
+            }
+            Self::Restarting(delay) => {
+                warn!(delay_ms = millis(*delay), "restarting broker and worker");
+            }
+            Self::Crowded(generation) => {
+                warn!(
+                    generation,
+                    "too many old generations with transfers: the oldest is ended"
+                );
+            }
+            Self::NobodyServes => warn!("signal ignored: nobody serves yet"),
+            Self::Draining(limit) => info!(
+                limit_ms = millis(*limit),
+                "stopping: no new requests, transfers may finish; a second signal ends them"
+            ),
+            Self::DrainTimeout => warn!("drain timeout: transfers are cut off"),
+            Self::Counts(generation, role, counts) => {
+                let Counts {
+                    transfers,
+                    unproven,
+                    waiting,
+                    requests,
+                    dropped,
+                } = counts;
+                debug!(
+                    generation, %role, transfers, unproven, waiting, requests, dropped, "counts"
+                );
+            }
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,87 @@
+//! The binaries of the other processes.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::{Mode, SFlag, fstat};
+
+use super::Error;
+
+/// Opened once, executed for every generation.
+#[derive(Debug)]
+pub(super) struct Programs {
+    /// `r-tftpd-broker`.
+    pub(super) broker: OwnedFd,
+    /// `r-tftpd-worker`.
+    pub(super) worker: OwnedFd,
+}
+
+impl Programs {
+    /// Opens them beside the running program, or where the packager compiled in that they are.
+    /// Never through PATH: its directories may belong to anybody.
+    ///
+    /// # Errors
+    /// [`Error::Program`].
+    pub(super) fn open() -> Result<Self, Error> {
+        let own = std::env::current_exe().map_err(Error::system("readlink /proc/self/exe"))?;
+        let beside = own.parent().unwrap_or(Path::new("/")).to_owned();
+        let directories: Vec<PathBuf> = [beside]
+            .into_iter()
+            .chain(option_env!("R_TFTPD_LIBEXECDIR").map(Into::into))
+            .collect();
+        Ok(Self {
+            broker: find(&directories, "r-tftpd-broker")?,
+            worker: find(&directories, "r-tftpd-worker")?,
+        })
+    }
+}
+
+/// Opens `name` in the first directory that has it; the error is that of the last one.
+fn find(directories: &[PathBuf], name: &'static str) -> Result<OwnedFd, Error> {
+    let mut failure = Error::Program(name, name.into(), io::ErrorKind::NotFound.into());
+    for directory in directories {
+        let path = directory.join(name);
+        match open_program(&path) {
+            Ok(program) => return Ok(program),
+            Err(error) => failure = Error::Program(name, path, error),
+        }
+    }
+    Err(failure)
+}
+
+fn open_program(path: &Path) -> io::Result<OwnedFd> {
+    let program = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+    let kind = SFlag::from_bits_truncate(fstat(&program)?.st_mode) & SFlag::S_IFMT;
+    if kind == SFlag::S_IFREG {
+        Ok(program)
+    } else {
+        Err(io::Error::other("not a regular file"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_program_is_named_with_the_way_out() {
+        let error = find(&["/proc/self".into()], "r-tftpd-worker")
+            .unwrap_err()
+            .to_string();
+        assert!(error.starts_with("/proc/self/r-tftpd-worker: "), "{error}");
+        assert!(error.contains("`cargo build`"), "{error}");
+    }
+
+    #[test]
+    fn a_directory_is_no_program() {
+        let error = find(&["/proc".into()], "self").unwrap_err().to_string();
+        assert!(error.contains("not a regular file"), "{error}");
+    }
+
+    #[test]
+    fn the_first_directory_that_has_it_counts() {
+        assert!(find(&["/proc/nowhere".into(), "/proc/self".into()], "status").is_ok());
+    }
+}

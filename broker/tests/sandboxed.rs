@@ -1,0 +1,481 @@
+//! The real broker, in a process of its own and with its sandbox on, between a supervisor, a worker
+//! and clients played here.
+//!
+//! This program is also the broker: it starts a copy of itself, as an unprivileged user when it
+//! has the choice.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test without the harness that these lints know"
+)]
+
+use std::fs::{self, File, Permissions};
+use std::io::Read;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, ExitStatus};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike};
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::{Pid, geteuid};
+use r_tftpd_broker::broker::{self, sandbox};
+use r_tftpd_broker::channel::{Channel, ReceiveError};
+use r_tftpd_broker::control::{Counts, Facts, Order, Report, SIZE};
+use r_tftpd_broker::lockdown::{self, Calls, Threads};
+use r_tftpd_broker::settings::{BrokerStart, LogFormat, LogSettings, MAX_START, Sandbox};
+use r_tftpd_broker::wire::{
+    Denial, Hello, MAX_MESSAGE, Request, ToBroker, ToWorker, decode, encode,
+};
+
+/// The argument that makes this program the broker.
+const BROKER: &str = "broker";
+
+/// The argument that makes this program the broker in a container of an older kind.
+const BROKER_WITHOUT_OPENAT2: &str = "broker-without-openat2";
+
+/// Enough for every test but one.
+const OPEN_FILES: u32 = 1024;
+
+/// Used when the test runs as root: the broker refuses to.
+const NOBODY: u32 = 65_534;
+
+fn main() -> ExitCode {
+    match std::env::args().nth(1).as_deref() {
+        Some(BROKER) => return broker::main(|_| ()),
+        Some(BROKER_WITHOUT_OPENAT2) => {
+            hide_openat2();
+            return broker::main(|_| ());
+        }
+        _ => (),
+    }
+    for (name, reason) in sandbox::system_calls() {
+        println!("{name}: {reason}");
+    }
+    let tests: [(&str, fn()); 10] = [
+        ("it is locked down", it_is_locked_down),
+        (
+            "it serves files and refuses the rest",
+            it_serves_files_and_refuses_the_rest,
+        ),
+        (
+            "it serves where openat2 is missing",
+            it_serves_where_openat2_is_missing,
+        ),
+        (
+            "it serves many clients over both families",
+            it_serves_many_clients_over_both_families,
+        ),
+        (
+            "it waits when too many descriptors are on their way",
+            it_waits_for_descriptors,
+        ),
+        (
+            "it refuses a start message that is none",
+            it_refuses_a_start_message_that_is_none,
+        ),
+        (
+            "it goes on after it was stopped",
+            it_goes_on_after_it_was_stopped,
+        ),
+        (
+            "it ends when its worker is done",
+            it_ends_when_its_worker_is_done,
+        ),
+        (
+            "it ends when its worker breaks the protocol",
+            it_ends_when_its_worker_breaks_the_protocol,
+        ),
+        (
+            "it ends when its supervisor is gone",
+            it_ends_when_its_supervisor_is_gone,
+        ),
+    ];
+    for (name, test) in tests {
+        println!("test {name} ...");
+        test();
+    }
+    println!("{} passed", tests.len());
+    ExitCode::SUCCESS
+}
+
+fn it_is_locked_down() {
+    let rig = Rig::start();
+    assert!(!geteuid().is_root() || rig.facts.uid == NOBODY);
+    assert_eq!(
+        rig.facts.system_calls as usize,
+        sandbox::system_calls().count()
+    );
+    assert!(rig.facts.landlock_abi > 0);
+    assert!(rig.facts.no_new_privs && rig.facts.no_capabilities);
+    let mut threads = 0;
+    for thread in fs::read_dir(format!("/proc/{}/task", rig.child.id())).unwrap() {
+        let status = fs::read_to_string(thread.unwrap().path().join("status")).unwrap();
+        for line in ["Seccomp:\t2", "NoNewPrivs:\t1", "CapEff:\t0000000000000000"] {
+            assert!(status.contains(line), "{line} missing in {status}");
+        }
+        threads += 1;
+    }
+    assert_eq!(threads, 3, "the broker and two helpers");
+}
+
+fn it_serves_files_and_refuses_the_rest() {
+    let rig = Rig::start();
+    assert!(rig.facts.openat2);
+    serve_and_refuse(&rig);
+}
+
+fn it_serves_where_openat2_is_missing() {
+    let rig = Rig::with(BROKER_WITHOUT_OPENAT2, OPEN_FILES);
+    assert!(!rig.facts.openat2);
+    serve_and_refuse(&rig);
+}
+
+fn serve_and_refuse(rig: &Rig) {
+    let denied = |id, reason| ToWorker::Denied { id, reason };
+    for round in 0..3 {
+        let (id, mut files) = rig.open(b"/dir/file");
+        let file = files.remove(0);
+        assert_eq!(content(file), "good");
+        rig.say(&ToBroker::Scratch { id, size: 100 });
+        assert_eq!(rig.hear().0, ToWorker::Scratch { id });
+        rig.say(&ToBroker::Proven { id });
+        rig.say(&ToBroker::Done { id, proven: true });
+        let refused = |path: &[u8]| {
+            let request = rig.ask("127.0.0.1:0").0;
+            rig.say(&ToBroker::Open {
+                id: request.id,
+                path: path.to_vec(),
+            });
+            (request.id, rig.hear().0)
+        };
+        // Not yet looked up by anybody: a helper thread has to.
+        let (id, answer) = refused(format!("dir/missing{round}").as_bytes());
+        assert_eq!(answer, ToWorker::Missing { id });
+        let (id, answer) = refused(b"../secret");
+        assert_eq!(answer, denied(id, Denial::OutsideRoot));
+        let (id, answer) = refused(b"out");
+        assert_eq!(answer, denied(id, Denial::OutsideRoot));
+        let (id, answer) = refused(b"url/kernel");
+        assert_eq!(answer, denied(id, Denial::Proxy));
+        let (id, answer) = refused(b"dir");
+        assert_eq!(answer, denied(id, Denial::NotRegular));
+        let (id, answer) = refused(b"forbidden");
+        assert_eq!(answer, denied(id, Denial::Permission));
+    }
+}
+
+fn it_serves_many_clients_over_both_families() {
+    let mut rig = Rig::start();
+    let mut waiting = Vec::new();
+    for round in 0..1000 {
+        let from = if round % 2 == 0 {
+            "127.0.0.1:0"
+        } else {
+            "[::1]:0"
+        };
+        let (request, socket, client) = rig.ask(from);
+        socket.send(b"answer").unwrap();
+        let mut buffer = [0; 16];
+        let (length, sender) = client.recv_from(&mut buffer).unwrap();
+        assert_eq!(
+            (buffer.get(..length), sender),
+            (Some(&b"answer"[..]), request.local.into())
+        );
+        rig.say(&ToBroker::Open {
+            id: request.id,
+            path: b"dir/file".to_vec(),
+        });
+        let (answer, files) = rig.hear();
+        assert!(matches!(answer, ToWorker::File { .. }), "{answer:?}");
+        waiting.push((request.id, files));
+    }
+    for (id, _files) in waiting {
+        rig.say(&ToBroker::Done { id, proven: true });
+    }
+    assert_eq!(rig.counts().requests, 1000);
+}
+
+fn it_waits_for_descriptors() {
+    // The kernel lets a user have no more on their way than one process may have open.
+    let mut rig = Rig::with(BROKER, 64);
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = rig.listener.local_addr().unwrap().port();
+    for _ in 0..200 {
+        client
+            .send_to(b"\0\x01file\0octet\0", ("127.0.0.1", port))
+            .unwrap();
+    }
+    // No more are taken in than can be handed on, and the supervisor is heard all the time.
+    let (mut taken, mut unchanged) = (0, 0);
+    while taken == 0 || unchanged < 10 {
+        let requests = rig.counts().requests;
+        unchanged = if requests == taken { unchanged + 1 } else { 0 };
+        taken = requests;
+    }
+    assert!(taken < 200, "{taken}");
+    for id in 1..=200 {
+        let (message, sockets) = rig.hear();
+        assert!(matches!(message, ToWorker::Request(request) if request.id == id));
+        assert_eq!(sockets.len(), 1);
+    }
+}
+
+fn it_refuses_a_start_message_that_is_none() {
+    let directory = tree();
+    let (supervisor, control) = Channel::pair().unwrap();
+    let mut child = spawn(&directory, control, BROKER, OPEN_FILES);
+    supervisor.send(&[0xff; 200]).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    fs::remove_dir_all(directory).unwrap();
+}
+
+fn it_goes_on_after_it_was_stopped() {
+    let rig = Rig::start();
+    let broker = Pid::from_raw(rig.child.id().try_into().unwrap());
+    rig.open(b"dir/file");
+    kill(broker, Signal::SIGSTOP).unwrap();
+    waitpid(broker, Some(WaitPidFlag::WUNTRACED)).unwrap();
+    kill(broker, Signal::SIGCONT).unwrap();
+    rig.open(b"dir/file");
+}
+
+fn it_ends_when_its_worker_is_done() {
+    let mut rig = Rig::start();
+    rig.order(Order::Retire);
+    assert_eq!(rig.report(), Report::Retired);
+    rig.worker = Channel::pair().unwrap().0;
+    assert_eq!(rig.end().code(), Some(0));
+}
+
+fn it_ends_when_its_worker_breaks_the_protocol() {
+    let mut rig = Rig::start();
+    rig.say(&ToBroker::Done {
+        id: 77,
+        proven: true,
+    });
+    assert_eq!(rig.end().code(), Some(1));
+}
+
+fn it_ends_when_its_supervisor_is_gone() {
+    let mut rig = Rig::start();
+    rig.supervisor = Channel::pair().unwrap().0;
+    assert_eq!(rig.end().code(), Some(1));
+}
+
+/// A broker that serves.
+struct Rig {
+    directory: PathBuf,
+    child: Child,
+    supervisor: Channel,
+    worker: Channel,
+    listener: UdpSocket,
+    facts: Facts,
+}
+
+impl Rig {
+    fn start() -> Self {
+        Self::with(BROKER, OPEN_FILES)
+    }
+
+    /// A broker of a kind, that may have so many files open.
+    fn with(kind: &str, open_files: u32) -> Self {
+        let directory = tree();
+        let (supervisor, control) = Channel::pair().unwrap();
+        let (worker, to_worker) = Channel::pair().unwrap();
+        for channel in [&supervisor, &worker] {
+            setsockopt(channel, sockopt::ReceiveTimeout, &TimeVal::seconds(20)).unwrap();
+        }
+        let child = spawn(&directory, control, kind, open_files);
+        let listener = UdpSocket::bind("[::]:0").unwrap();
+        setsockopt(&listener, sockopt::Ipv4PacketInfo, &true).unwrap();
+        setsockopt(&listener, sockopt::Ipv6RecvPacketInfo, &true).unwrap();
+        let root = File::open(directory.join("root")).unwrap();
+        let mut buffer = vec![0; MAX_START];
+        let message = encode(&settings(), &mut buffer).unwrap();
+        let descriptors = [to_worker.as_fd(), root.as_fd(), listener.as_fd()];
+        supervisor.send_with(message, &descriptors).unwrap();
+        drop(to_worker);
+        let facts = Facts::default();
+        let mut rig = Self {
+            directory,
+            child,
+            supervisor,
+            worker,
+            listener,
+            facts,
+        };
+        let Report::Ready(facts) = rig.report() else {
+            panic!("not ready")
+        };
+        rig.facts = facts;
+        rig.say(&ToBroker::Hello(Hello::OURS));
+        assert_eq!(rig.hear().0, ToWorker::Hello(Hello::OURS));
+        rig.order(Order::Go);
+        rig
+    }
+
+    fn order(&self, order: Order) {
+        self.supervisor.send(&order.to_bytes()).unwrap();
+    }
+
+    fn report(&mut self) -> Report {
+        let mut buffer = [0; SIZE];
+        match self.supervisor.receive(&mut buffer) {
+            Ok(bytes) => Report::from_bytes(bytes).unwrap(),
+            Err(ReceiveError::Closed) => panic!("the broker ended: {}", self.child.wait().unwrap()),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn counts(&mut self) -> Counts {
+        self.order(Order::Ping);
+        match self.report() {
+            Report::Counts(counts) => counts,
+            report => panic!("{report:?}"),
+        }
+    }
+
+    fn say(&self, message: &ToBroker) {
+        let mut buffer = [0; MAX_MESSAGE];
+        self.worker
+            .send(encode(message, &mut buffer).unwrap())
+            .unwrap();
+    }
+
+    fn hear(&self) -> (ToWorker, Vec<OwnedFd>) {
+        let mut buffer = [0; MAX_MESSAGE];
+        let datagram = self.worker.receive_with(&mut buffer).unwrap();
+        (
+            decode::<_, MAX_MESSAGE>(datagram.bytes).unwrap(),
+            datagram.descriptors,
+        )
+    }
+
+    /// Sends a request; what the worker gets of it, and the client.
+    fn ask(&self, from: &str) -> (Request, UdpSocket, UdpSocket) {
+        let client = UdpSocket::bind(from).unwrap();
+        client
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        let mut address: SocketAddr = self.listener.local_addr().unwrap();
+        address.set_ip(client.local_addr().unwrap().ip());
+        client.send_to(b"\0\x01file\0octet\0", address).unwrap();
+        match self.hear() {
+            (ToWorker::Request(request), mut sockets) => {
+                assert_eq!(SocketAddr::from(request.peer), client.local_addr().unwrap());
+                (request, sockets.remove(0).into(), client)
+            }
+            (message, _) => panic!("{message:?}"),
+        }
+    }
+
+    fn open(&self, path: &[u8]) -> (u64, Vec<OwnedFd>) {
+        let id = self.ask("127.0.0.1:0").0.id;
+        self.say(&ToBroker::Open {
+            id,
+            path: path.to_vec(),
+        });
+        match self.hear() {
+            (ToWorker::File { id: answered, .. }, files) if answered == id => (id, files),
+            (message, _) => panic!("{message:?}"),
+        }
+    }
+
+    /// Waits until the broker has ended.
+    fn end(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            match self.child.try_wait().unwrap() {
+                Some(status) => return status,
+                None if Instant::now() > deadline => panic!("the broker does not end"),
+                None => std::thread::yield_now(),
+            }
+        }
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// A directory with a root, and with a copy of this program that any user can execute.
+fn tree() -> PathBuf {
+    let name = format!("r-tftpd-sandboxed-{}", std::process::id());
+    let directory = std::env::temp_dir().join(name);
+    let root = directory.join("root");
+    fs::create_dir_all(root.join("dir")).unwrap();
+    fs::write(root.join("dir/file"), "good").unwrap();
+    fs::write(root.join("forbidden"), "secret").unwrap();
+    fs::write(directory.join("secret"), "secret").unwrap();
+    symlink("../secret", root.join("out")).unwrap();
+    symlink("http://host/", root.join("url")).unwrap();
+    let program = directory.join(BROKER);
+    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    for readable in [&directory, &root, &root.join("dir"), &program] {
+        fs::set_permissions(readable, Permissions::from_mode(0o755)).unwrap();
+    }
+    fs::set_permissions(root.join("dir/file"), Permissions::from_mode(0o644)).unwrap();
+    fs::set_permissions(root.join("forbidden"), Permissions::from_mode(0o000)).unwrap();
+    directory
+}
+
+/// Starts the broker with `control` as descriptor 3. The shell moves it there from standard input,
+/// the only place where it can be passed on by safe code.
+fn spawn(directory: &Path, control: Channel, kind: &str, open_files: u32) -> Child {
+    let control: OwnedFd = control.as_fd().try_clone_to_owned().unwrap();
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", r#"ulimit -n "$2"; exec "$0" "$1" 3<&0 </dev/null"#]);
+    command
+        .arg(directory.join(BROKER))
+        .args([kind, &open_files.to_string()]);
+    command.env_clear().stdin(control);
+    if geteuid().is_root() {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    command.spawn().unwrap()
+}
+
+/// Makes the kernel say that it has no openat2; allows all else.
+fn hide_openat2() {
+    let allowed = (0..500).map(|call| (call, Vec::new())).collect();
+    let calls = Calls {
+        allowed,
+        unknown: vec![libc::SYS_openat2],
+        refused: Vec::new(),
+    };
+    lockdown::seccomp(&calls, Threads::Calling, Sandbox::Strict).unwrap();
+}
+
+fn settings() -> BrokerStart {
+    BrokerStart {
+        hello: Hello::OURS,
+        log: LogSettings {
+            format: LogFormat::Full,
+            filter: String::new(),
+        },
+        sandbox: Sandbox::Strict,
+        allow: vec!["127.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()],
+        deny: Vec::new(),
+        max_per_client: 1024,
+        port_range: Some((30_000, 60_000)),
+        max_outstanding: 10_000,
+        root: String::new(),
+    }
+}
+
+fn content(file: OwnedFd) -> String {
+    let mut content = String::new();
+    File::from(file).read_to_string(&mut content).unwrap();
+    content
+}

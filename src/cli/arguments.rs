@@ -1,0 +1,250 @@
+//! Every option with its help text, and what it means for the supervisor.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Parser, ValueEnum};
+use r_tftpd_broker::net::Network;
+use r_tftpd_broker::settings::{LogFormat, LogSettings, Sandbox};
+use r_tftpd_broker::supervisor::{Listen, ListenAddress, Settings};
+
+use super::{help, values};
+
+/// The port that RFC 1350 gives to TFTP.
+const TFTP_PORT: u16 = 69;
+
+/// TFTP server for network boot. Serves the files below one directory, from processes that can each
+/// do next to nothing.
+#[derive(Debug, Parser)]
+#[command(name = "r-tftpd", version, max_term_width = 100, after_help = help::AFTER)]
+#[command(disable_help_flag = true, disable_version_flag = true)]
+pub(super) struct Arguments {
+    /// Directory to serve; nothing outside of it can be read
+    #[arg(short, long, value_name = "DIR", default_value = ".", help_heading = FILES)]
+    root: PathBuf,
+
+    /// Accept files from clients and throw them away; for testing clients
+    #[arg(long, help_heading = FILES)]
+    wrq_devnull: bool,
+
+    /// UDP port to listen on [default: 69]
+    #[arg(short, long, value_parser = values::port, help_heading = NETWORK)]
+    port: Option<u16>,
+
+    /// Address to listen on; can be given several times. :: includes IPv4 [default: ::]
+    #[arg(short, long, value_name = "IP", help_heading = NETWORK)]
+    listen: Vec<ListenAddress>,
+
+    /// Take the sockets from systemd instead
+    #[arg(short, long, help_heading = NETWORK)]
+    systemd: bool,
+
+    /// Answer only clients in these networks; a list, can be given several times
+    #[arg(long, value_name = "NET,..", value_delimiter = ',', help_heading = NETWORK)]
+    allow_net: Vec<Network>,
+
+    /// Do not answer clients in these networks, even if allowed
+    #[arg(long, value_name = "NET,..", value_delimiter = ',', help_heading = NETWORK)]
+    deny_net: Vec<Network>,
+
+    /// Answer from one of these ports [default: any free one]
+    #[arg(long, value_name = "A-B", value_parser = values::port_range, help_heading = NETWORK)]
+    port_range: Option<(u16, u16)>,
+
+    /// Transfers at once, not counting clients that have not answered yet (at most 4096 more);
+    /// further ones wait their turn. Each takes two file descriptors
+    #[arg(short, long, value_name = "NUM", default_value = "64")]
+    #[arg(value_parser = values::count, help_heading = LIMITS)]
+    max_connections: u32,
+
+    /// Requests of one address at once; a NAT is one address
+    #[arg(long, value_name = "NUM", default_value = "1024")]
+    #[arg(value_parser = values::count, help_heading = LIMITS)]
+    max_per_client: u32,
+
+    /// Seconds before a resend, with fractions
+    #[arg(short, long, value_name = "SECONDS", default_value = "3")]
+    #[arg(value_parser = values::timeout, help_heading = LIMITS)]
+    timeout: Duration,
+
+    /// Resends without progress before a transfer is given up
+    #[arg(long, value_name = "NUM", default_value = "5")]
+    #[arg(value_parser = values::retries, help_heading = LIMITS)]
+    max_retries: u32,
+
+    /// Largest block granted, in bytes (RFC 2348); also limited by the MTU
+    #[arg(long, value_name = "BYTES", default_value = "65464")]
+    #[arg(value_parser = values::blksize, help_heading = LIMITS)]
+    max_blksize: u16,
+
+    /// Largest window granted, in blocks (RFC 7440)
+    #[arg(long, value_name = "BLOCKS", default_value = "64")]
+    #[arg(value_parser = values::windowsize, help_heading = LIMITS)]
+    max_windowsize: u16,
+
+    /// Seconds for transfers to finish after SIGTERM
+    #[arg(long, value_name = "SECONDS", default_value = "5")]
+    #[arg(value_parser = values::drain_timeout, help_heading = LIMITS)]
+    drain_timeout: Duration,
+
+    /// Do not answer options, as before RFC 2347; for testing clients
+    #[arg(long, help_heading = LIMITS)]
+    no_rfc2347: bool,
+
+    /// User to become when started by root [default: r-tftpd, or nobody where that does not exist]
+    #[arg(long, value_name = "NAME", help_heading = SECURITY)]
+    user: Option<String>,
+
+    /// Refuse to start without seccomp and Landlock, or use what the kernel has
+    #[arg(long, value_enum, value_name = "LEVEL", default_value = "strict")]
+    #[arg(help_heading = SECURITY)]
+    sandbox: SandboxLevel,
+
+    /// Where to look for files that are not below the root (not built in yet)
+    #[arg(short, long, value_name = "URI", help_heading = PROXY)]
+    fallback: Option<String>,
+
+    /// Directory for cache files (not built in yet) [default: TMPDIR]
+    #[arg(short = 'C', long, value_name = "DIR", help_heading = PROXY)]
+    cache_dir: Option<PathBuf>,
+
+    /// Never ask other servers
+    #[arg(long, help_heading = PROXY)]
+    disable_proxy: bool,
+
+    /// Layout of log records; default is compact (no timestamp) under systemd, full otherwise
+    #[arg(
+        short = 'L',
+        long,
+        value_enum,
+        value_name = "FMT",
+        default_value = "default"
+    )]
+    #[arg(help_heading = OTHER)]
+    log_format: LogChoice,
+
+    /// Print this help
+    #[arg(short, long, action = ArgAction::HelpShort, help_heading = OTHER)]
+    help: Option<bool>,
+
+    /// Print the version
+    #[arg(short = 'V', long, action = ArgAction::Version, help_heading = OTHER)]
+    version: Option<bool>,
+}
+
+const FILES: &str = "Files";
+const NETWORK: &str = "Network";
+const LIMITS: &str = "Limits";
+const SECURITY: &str = "Security";
+const PROXY: &str = "Proxy";
+const OTHER: &str = "Other";
+
+/// `--sandbox`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SandboxLevel {
+    Strict,
+    BestEffort,
+}
+
+/// `--log-format`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogChoice {
+    Default,
+    Compact,
+    Full,
+    Json,
+}
+
+impl Arguments {
+    /// What they mean, and what the user should know about them. `variable` looks up the
+    /// environment.
+    pub(super) fn into_settings(
+        self,
+        variable: &dyn Fn(&str) -> Option<String>,
+    ) -> (Settings, Vec<String>) {
+        let warnings = self.warnings();
+        let settings = Settings {
+            listen: self.listen(),
+            log: LogSettings {
+                format: self.log_format.resolve(variable),
+                filter: variable("RUST_LOG").unwrap_or_default(),
+            },
+            root: self.root,
+            user: self.user,
+            sandbox: match self.sandbox {
+                SandboxLevel::Strict => Sandbox::Strict,
+                SandboxLevel::BestEffort => Sandbox::BestEffort,
+            },
+            allow: self.allow_net,
+            deny: self.deny_net,
+            max_per_client: self.max_per_client,
+            port_range: self.port_range,
+            max_connections: self.max_connections,
+            timeout: self.timeout,
+            max_retries: self.max_retries,
+            max_blksize: self.max_blksize,
+            max_windowsize: self.max_windowsize,
+            options: !self.no_rfc2347,
+            wrq_devnull: self.wrq_devnull,
+            drain_timeout: self.drain_timeout,
+        };
+        (settings, warnings)
+    }
+
+    fn listen(&self) -> Listen {
+        if self.systemd {
+            return Listen::Systemd;
+        }
+        let all = || vec![ListenAddress::ALL];
+        let addresses = if self.listen.is_empty() {
+            all()
+        } else {
+            self.listen.clone()
+        };
+        Listen::Addresses {
+            addresses,
+            port: self.port.unwrap_or(TFTP_PORT),
+        }
+    }
+
+    /// Options without effect are named: who gave them expects something.
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.systemd && (self.port.is_some() || !self.listen.is_empty()) {
+            warnings.push(
+                "--port and --listen have no effect with --systemd: the socket unit says where to \
+                 listen"
+                    .into(),
+            );
+        }
+        if let (Some(uri), false) = (&self.fallback, self.disable_proxy) {
+            warnings.push(format!(
+                "--fallback {uri:?} has no effect: the proxy is not built in yet, files that are \
+                 not below the root are answered as missing"
+            ));
+        }
+        if let (Some(directory), false) = (&self.cache_dir, self.disable_proxy) {
+            warnings.push(format!(
+                "--cache-dir {directory:?} has no effect: the proxy is not built in yet"
+            ));
+        }
+        warnings
+    }
+}
+
+impl LogChoice {
+    /// systemd sets both variables for a service; its journal has timestamps of its own.
+    fn resolve(self, variable: &dyn Fn(&str) -> Option<String>) -> LogFormat {
+        let systemd = || {
+            ["JOURNAL_STREAM", "INVOCATION_ID"]
+                .into_iter()
+                .find_map(variable)
+        };
+        match self {
+            Self::Default if systemd().is_some() => LogFormat::Compact,
+            Self::Default | Self::Full => LogFormat::Full,
+            Self::Compact => LogFormat::Compact,
+            Self::Json => LogFormat::Json,
+        }
+    }
+}

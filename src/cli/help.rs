@@ -1,0 +1,31 @@
+//! What stands below the options in `--help`.
+
+/// Examples, environment and signals; at most 100 columns.
+pub(super) const AFTER: &str = "\
+Examples:
+  r-tftpd --root /srv/tftp
+          Serve /srv/tftp on port 69, IPv6 and IPv4; as root, who becomes the user r-tftpd.
+  r-tftpd --root . --port 6969
+          Try it out as an ordinary user; fetch with: curl -O tftp://localhost:6969/FILE
+  r-tftpd --root /srv/tftp --listen 192.0.2.1 --listen fe80::1%eth0
+          Listen on two addresses only.
+  r-tftpd --root /srv/tftp --allow-net 192.0.2.0/24,2001:db8::/32 --deny-net 192.0.2.66
+          Answer only clients of these networks, but for one.
+  r-tftpd --root /srv/tftp --port-range 50000-50999
+          Answer from these ports, for a packet filter without TFTP support.
+
+Environment:
+  RUST_LOG      What to log: error, warn, info (default), debug, trace or off, also by module, such
+                as info,r_tftpd::request=debug
+  LISTEN_FDS, LISTEN_PID
+                Sockets from systemd, with --systemd
+  JOURNAL_STREAM, INVOCATION_ID
+                Set by systemd: the default log format is compact then
+
+Signals:
+  SIGTERM, SIGINT  Take no new requests, let transfers finish (--drain-timeout); again: end now
+  SIGHUP           Start anew without missing a request; running transfers finish
+  SIGUSR1          Log how many transfers there are (with the proxy: the cache)
+  SIGUSR2          Empty the cache (with the proxy)
+
+Exit status: 0 when ended by a signal, 1 when it can not start or go on, 2 for a bad command line.";

@@ -1,0 +1,70 @@
+//! The command line of `r-tftpd`: reads it, starts the log, and hands over to the supervisor.
+//!
+//! - `arguments`: every option with its help text; `values`: how their values are read.
+//! - `help`: what stands below the options in `--help`.
+
+mod arguments;
+mod help;
+mod values;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use r_tftpd_broker::supervisor;
+use tracing::{error, warn};
+
+use self::arguments::Arguments;
+use crate::log;
+
+/// Exit status for a command line that can not be obeyed.
+const USAGE: u8 = 2;
+
+/// Runs the server as the command line says. Exit status 0 when the user ended it, 1 when it could
+/// not start or go on, 2 for a bad command line.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = match parse(std::env::args_os()) {
+        Ok(arguments) => arguments,
+        Err(message) => return show(&message),
+    };
+    let (mut settings, warnings) = arguments.into_settings(&|name| std::env::var(name).ok());
+    log::start(&settings.log);
+    // Said once, by us: the processes started later get a filter they can read.
+    if !log::is_valid(&settings.log.filter) {
+        settings.log.filter.clear();
+    }
+    for warning in warnings {
+        warn!("{warning}");
+    }
+    match supervisor::run(&settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Reads the command line.
+///
+/// # Errors
+/// What is wrong with it; or the text of `--help` or `--version`.
+fn parse(
+    line: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+) -> clap::error::Result<Arguments> {
+    Arguments::try_parse_from(line)
+}
+
+fn show(message: &clap::Error) -> ExitCode {
+    // Nobody is left to be told that this failed.
+    let _ = message.print();
+    match message.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+        _ => ExitCode::from(USAGE),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,290 @@
+use std::time::Duration;
+
+use clap::CommandFactory;
+use r_tftpd_broker::settings::{LogFormat, Sandbox};
+use r_tftpd_broker::supervisor::{Listen, ListenAddress, Settings};
+
+use super::*;
+
+fn settings_in(line: &str, environment: &[(&str, &str)]) -> (Settings, Vec<String>) {
+    let words = ["r-tftpd"].into_iter().chain(line.split_whitespace());
+    let variable = |name: &str| {
+        environment
+            .iter()
+            .find(|(n, _)| *n == name)
+            .map(|(_, value)| (*value).to_owned())
+    };
+    parse(words).unwrap().into_settings(&variable)
+}
+
+fn settings(line: &str) -> Settings {
+    settings_in(line, &[]).0
+}
+
+fn warnings(line: &str) -> Vec<String> {
+    settings_in(line, &[]).1
+}
+
+/// What a user sees who gave a bad command line.
+fn refused(line: &str) -> String {
+    let error = parse(["r-tftpd"].into_iter().chain(line.split_whitespace())).unwrap_err();
+    assert_eq!(error.exit_code(), i32::from(USAGE), "{line}");
+    error.to_string()
+}
+
+#[test]
+fn without_options_the_current_directory_is_served_on_port_69() {
+    let settings = settings("");
+    assert_eq!(
+        settings,
+        Settings {
+            root: ".".into(),
+            listen: Listen::Addresses {
+                addresses: vec![ListenAddress::ALL],
+                port: 69
+            },
+            user: None,
+            sandbox: Sandbox::Strict,
+            log: r_tftpd_broker::settings::LogSettings {
+                format: LogFormat::Full,
+                filter: String::new(),
+            },
+            allow: vec![],
+            deny: vec![],
+            max_per_client: 1024,
+            port_range: None,
+            max_connections: 64,
+            timeout: Duration::from_secs(3),
+            max_retries: 5,
+            max_blksize: 65464,
+            max_windowsize: 64,
+            options: true,
+            wrq_devnull: false,
+            drain_timeout: Duration::from_secs(5),
+        }
+    );
+    assert_eq!(warnings(""), Vec::<String>::new());
+}
+
+#[test]
+fn every_option_of_0_4_0_keeps_its_letter_and_meaning() {
+    for (short, long) in [
+        ("-s", "--systemd"),
+        ("-p 6969", "--port 6969"),
+        ("-l 192.0.2.1", "--listen 192.0.2.1"),
+        ("-m 64", "--max-connections 64"),
+        ("-t 0.5", "--timeout 0.5"),
+        (
+            "-f http://fallback.example.org/",
+            "--fallback http://fallback.example.org/",
+        ),
+        ("-L json", "--log-format json"),
+        ("-C /tmp", "--cache-dir /tmp"),
+    ] {
+        assert_eq!(settings_in(short, &[]), settings_in(long, &[]), "{short}");
+    }
+    assert_eq!(settings("-s").listen, Listen::Systemd);
+    let addresses = vec!["192.0.2.1".parse().unwrap()];
+    let listen = Listen::Addresses {
+        addresses,
+        port: 6969,
+    };
+    assert_eq!(settings("-p 6969 -l 192.0.2.1").listen, listen);
+    assert_eq!(settings("-m 64").max_connections, 64);
+    assert_eq!(settings("-t 0.5").timeout, Duration::from_millis(500));
+    for (name, format) in [
+        ("default", LogFormat::Full),
+        ("compact", LogFormat::Compact),
+        ("full", LogFormat::Full),
+        ("json", LogFormat::Json),
+    ] {
+        assert_eq!(settings(&format!("-L {name}")).log.format, format);
+    }
+    assert!(!settings("--no-rfc2347").options);
+    assert!(settings("--wrq-devnull").wrq_devnull);
+    assert_eq!(settings("--disable-proxy"), settings(""));
+}
+
+#[test]
+fn options_of_our_own_are_read() {
+    let line = "-r /srv/tftp --user tftp --max-blksize 1428 --max-windowsize 8 --max-retries 3 \
+                --sandbox best-effort --max-per-client 4 --port-range 50000-50999 \
+                --drain-timeout 0.5";
+    let settings = settings(line);
+    assert_eq!(settings.root, std::path::Path::new("/srv/tftp"));
+    assert_eq!(settings.user.as_deref(), Some("tftp"));
+    assert_eq!((settings.max_blksize, settings.max_windowsize), (1428, 8));
+    assert_eq!((settings.max_retries, settings.max_per_client), (3, 4));
+    assert_eq!(settings.sandbox, Sandbox::BestEffort);
+    assert_eq!(settings.port_range, Some((50000, 50999)));
+    assert_eq!(settings.drain_timeout, Duration::from_millis(500));
+}
+
+#[test]
+fn several_addresses_are_listened_on() {
+    let Listen::Addresses { addresses, port } =
+        settings("-l ::1 -l 127.0.0.1 -l fe80::1%lo").listen
+    else {
+        panic!("no addresses");
+    };
+    let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        (addresses.join(" "), port),
+        ("::1 127.0.0.1 fe80::1%lo".into(), 69)
+    );
+}
+
+#[test]
+fn networks_are_lists_and_can_be_repeated() {
+    let settings = settings(
+        "--allow-net 192.0.2.0/24,2001:db8::/32 --allow-net 10.0.0.0/8 \
+                             --deny-net 192.0.2.7",
+    );
+    let networks: Vec<_> = settings.allow.iter().map(ToString::to_string).collect();
+    assert_eq!(networks, ["192.0.2.0/24", "2001:db8::/32", "10.0.0.0/8"]);
+    assert_eq!(settings.deny.len(), 1);
+}
+
+#[test]
+fn the_default_log_is_compact_under_systemd() {
+    let format = |line, environment| settings_in(line, environment).0.log.format;
+    assert_eq!(format("", &[("JOURNAL_STREAM", "8:1")]), LogFormat::Compact);
+    assert_eq!(format("", &[("INVOCATION_ID", "0")]), LogFormat::Compact);
+    assert_eq!(
+        format("-L full", &[("INVOCATION_ID", "0")]),
+        LogFormat::Full
+    );
+    assert_eq!(
+        format("-L json", &[("INVOCATION_ID", "0")]),
+        LogFormat::Json
+    );
+}
+
+#[test]
+fn rust_log_is_the_filter() {
+    assert_eq!(
+        settings_in("", &[("RUST_LOG", "debug")]).0.log.filter,
+        "debug"
+    );
+}
+
+#[test]
+fn options_without_effect_are_named() {
+    let fallback = warnings("--fallback http://fallback.example.org/");
+    assert!(
+        fallback[0].contains("the proxy is not built in yet"),
+        "{fallback:?}"
+    );
+    assert!(warnings("-C /tmp")[0].contains("the proxy is not built in yet"));
+    assert_eq!(
+        warnings("-f http://fallback.example.org/ --disable-proxy").len(),
+        0
+    );
+    assert!(warnings("-s -p 69")[0].contains("socket unit"));
+    assert!(warnings("-s -l ::")[0].contains("socket unit"));
+}
+
+#[test]
+fn a_bad_value_is_refused_with_the_reason_and_an_example() {
+    for (line, reason, example) in [
+        ("-p tftp", "a number from 0 to 65535", "69"),
+        ("-p 65536", "a number from 0 to 65535", "69"),
+        ("-l localhost", "not an IP address", "192.0.2.1"),
+        ("-l fe80::1", "needs its interface", "fe80::1%eth0"),
+        ("-l [::1]:69", "without a port", "--port 6969"),
+        ("-m 0", "a number from 1 to", "100"),
+        ("-t 0", "seconds from 0.01 to 255", "1.5"),
+        ("-t nan", "seconds from 0.01 to 255", "1.5"),
+        ("-t inf", "seconds from 0.01 to 255", "1.5"),
+        ("-t 3s", "seconds from 0.01 to 255", "1.5"),
+        ("--drain-timeout -1", "unexpected argument", "--help"),
+        ("--drain-timeout=-1", "seconds from 0 to 3600", "5"),
+        ("--max-blksize 7", "a number from 8 to 65464", "1468"),
+        ("--max-blksize 65465", "a number from 8 to 65464", "1468"),
+        ("--max-windowsize 0", "a number from 1 to 65535", "64"),
+        ("--max-retries 0", "a number from 1 to 255", "5"),
+        ("--max-per-client 0", "a number from 1 to", "100"),
+        (
+            "--sandbox off",
+            "possible values: strict, best-effort",
+            "strict",
+        ),
+        (
+            "-L pretty",
+            "possible values: default, compact, full, json",
+            "json",
+        ),
+        (
+            "--port-range 50999-50000",
+            "the lower one first",
+            "50000-50999",
+        ),
+        ("--port-range 69-70", "from 1024", "50000-50999"),
+        ("--port-range 50000", "two ports", "50000-50999"),
+        ("--allow-net lan", "not an IP address", "192.0.2.0/24"),
+        ("--allow-net 192.0.2.7/24", "did you mean", "192.0.2.0/24"),
+        ("--deny-net ::/129", "from 0 to 128", "128"),
+        ("--rot /srv", "unexpected argument", "--root"),
+        ("/srv/tftp", "unexpected argument", "--help"),
+        ("-r", "a value is required", "--root"),
+    ] {
+        let message = refused(line);
+        assert!(message.contains(reason), "{line}: {message}");
+        assert!(message.contains(example), "{line}: {message}");
+    }
+}
+
+#[test]
+fn limits_include_their_ends() {
+    assert_eq!(
+        settings("-p 0 -t 0.01 --max-blksize 8 --max-windowsize 1").max_blksize,
+        8
+    );
+    assert_eq!(
+        settings(
+            "-p 65535 -t 255 --max-blksize 65464 --max-windowsize 65535 \
+                         --port-range 1024-65535 --drain-timeout 0"
+        )
+        .max_windowsize,
+        65535
+    );
+}
+
+#[test]
+fn help_and_version_are_no_errors() {
+    for line in [
+        ["r-tftpd", "--help"],
+        ["r-tftpd", "-h"],
+        ["r-tftpd", "--version"],
+    ] {
+        assert_eq!(parse(line).unwrap_err().exit_code(), 0);
+    }
+    let version = parse(["r-tftpd", "--version"]).unwrap_err().to_string();
+    assert_eq!(version, format!("r-tftpd {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn the_help_fits_100_columns_and_names_every_option() {
+    let mut command = Arguments::command();
+    let help = command.render_help().to_string();
+    for line in help.lines() {
+        assert!(line.chars().count() <= 100, "{line}");
+    }
+    command.build();
+    for argument in command.get_arguments() {
+        let long = argument.get_long().unwrap();
+        assert!(help.contains(&format!("--{long}")), "{long}");
+        assert_ne!(argument.get_help_heading(), None, "{long}");
+    }
+    for word in [
+        "Examples:",
+        "Environment:",
+        "Signals:",
+        "RUST_LOG",
+        "SIGHUP",
+        "Exit status",
+    ] {
+        assert!(help.contains(word), "{word}");
+    }
+    command.debug_assert();
+}

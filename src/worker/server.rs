@@ -1,0 +1,368 @@
+//! What a runtime thread knows: its requests, and what happens when a message of the broker or an
+//! order arrives. Threads share nothing, so there could be any number of them.
+
+use std::cell::{Cell, RefCell};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use r_tftpd_broker::control::Counts;
+use r_tftpd_broker::settings::WorkerStart;
+use r_tftpd_broker::wire::{self, Denial, ToBroker, ToWorker};
+use tokio::sync::Notify;
+use tracing::warn;
+
+use super::begin;
+use super::cuts::Cuts;
+use super::link::{self, Link};
+use super::places::Places;
+use super::record::{self, End};
+use super::requests::{Admission, Requests};
+use super::socket::send_once;
+use super::source::Source;
+use super::ticket::{Ending, Phase, Ticket};
+use super::window::MAX_SEND;
+use crate::sys::MANY;
+use crate::tftp::packet::{Kind, Refusal, parse_request};
+use crate::tftp::session::{Limits, Outcome};
+
+/// The state of one runtime thread.
+pub(crate) struct Server {
+    settings: WorkerStart,
+    /// The channel to the broker.
+    pub(crate) link: Link,
+    /// The places for proven transfers.
+    pub(crate) places: Rc<Places>,
+    /// For all transfers of the thread, one after another.
+    pub(crate) buffers: RefCell<Buffers>,
+    requests: RefCell<Requests>,
+    cuts: RefCell<Cuts>,
+    stopping: Cell<Option<Stopping>>,
+    ended: Notify,
+    taken: Cell<u64>,
+    dropped: Cell<u64>,
+    gave_way: Cell<GaveWay>,
+}
+
+/// Where datagrams are laid out and received.
+#[derive(Debug)]
+pub(crate) struct Buffers {
+    /// The datagrams of one send.
+    pub(crate) send: Box<[u8]>,
+    /// The datagrams of one receive.
+    pub(crate) receive: Box<[u8]>,
+}
+
+/// How the end has been ordered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stopping {
+    /// Nothing new comes; what is there is served.
+    Retiring,
+    /// What has no place ends at once.
+    Draining,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct GaveWay {
+    count: u64,
+    reported: Option<Instant>,
+}
+
+/// Time between two lines about unproven requests that gave way.
+const GAVE_WAY_PERIOD: Duration = Duration::from_secs(10);
+
+impl Server {
+    /// A server without requests.
+    pub(crate) fn new(settings: WorkerStart, link: Link) -> Rc<Self> {
+        Rc::new(Self {
+            link,
+            places: Places::new(settings.max_connections),
+            buffers: RefCell::new(Buffers {
+                send: vec![0; MAX_SEND].into(),
+                // A block of the largest blksize with its header, and room to see that it is
+                // longer than it may be.
+                receive: vec![0; MAX_SEND.next_multiple_of(MANY)].into(),
+            }),
+            requests: RefCell::new(Requests::new(settings.max_unproven)),
+            cuts: RefCell::default(),
+            stopping: Cell::default(),
+            ended: Notify::new(),
+            taken: Cell::default(),
+            dropped: Cell::default(),
+            gave_way: Cell::default(),
+            settings,
+        })
+    }
+
+    /// A message of the broker.
+    ///
+    /// # Errors
+    /// [`link::Error::Violation`] for one that was not to be expected.
+    pub(crate) fn handle(
+        self: &Rc<Self>,
+        message: ToWorker,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<(), link::Error> {
+        let mut descriptors = descriptors.into_iter();
+        match (message, descriptors.next(), descriptors.next()) {
+            (ToWorker::Request(request), Some(socket), None) => {
+                self.handle_request(&request, socket)
+            }
+            (
+                ToWorker::File {
+                    id,
+                    size,
+                    in_memory,
+                },
+                Some(file),
+                None,
+            ) => {
+                let ticket = self.asked(id, Phase::Opening)?;
+                let source = Source::new(file, size, in_memory);
+                self.start(ticket, |server, ticket, socket| {
+                    begin::read(server, ticket, socket, source);
+                });
+                Ok(())
+            }
+            (ToWorker::Scratch { id }, Some(scratch), None) => {
+                self.asked(id, Phase::AwaitingScratch)?
+                    .give_scratch(Ok(scratch));
+                Ok(())
+            }
+            (ToWorker::Missing { id }, None, None) => {
+                let ticket = self.asked(id, Phase::Opening)?;
+                let outcome = Outcome::Refused(Refusal::Missing);
+                self.refuse(&ticket, Refusal::Missing, End::Protocol(outcome));
+                Ok(())
+            }
+            (ToWorker::Denied { id, reason }, None, None) => self.handle_denied(id, reason),
+            _ => Err(link::Error::Violation("wrong number of descriptors")),
+        }
+    }
+
+    /// A request passed the broker's limits.
+    fn handle_request(
+        self: &Rc<Self>,
+        asked: &wire::Request,
+        socket: OwnedFd,
+    ) -> Result<(), link::Error> {
+        if self.requests.borrow().find(asked.id).is_some() {
+            return Err(link::Error::Violation("an id twice"));
+        }
+        self.taken.set(self.taken.get() + 1);
+        let (request, refusal) = match parse_request(&asked.datagram) {
+            Ok(request) if request.kind == Kind::Write && !self.settings.wrq_devnull => {
+                (Some(request), Some(Refusal::ReadOnly))
+            }
+            Ok(request) => (Some(request), None),
+            Err(refusal) => (None, Some(refusal)),
+        };
+        let ticket = Rc::new(Ticket::new(asked, request, socket, Instant::now()));
+        if self.stopping.get() == Some(Stopping::Draining) {
+            // Unanswered: the client asks again, perhaps when the server is back.
+            self.finish(&ticket, false, &End::Stopped, &record::Result::default());
+            return Ok(());
+        }
+        if let Some(request) = &ticket.request {
+            let admission = self.requests.borrow().admit(asked.peer, request);
+            match admission {
+                Admission::Repeat(there) => {
+                    there.repeat();
+                    self.link.send(&ToBroker::Done {
+                        id: asked.id,
+                        proven: false,
+                    });
+                    return Ok(());
+                }
+                Admission::New { replaced } => {
+                    if let Some(old) = replaced {
+                        self.end(&old, Ending::Replaced);
+                    }
+                }
+            }
+        }
+        if let Some(refusal) = refusal {
+            self.refuse(&ticket, refusal, End::Protocol(Outcome::Refused(refusal)));
+            return Ok(());
+        }
+        let oldest = self.requests.borrow_mut().insert(Rc::clone(&ticket));
+        if let Some(oldest) = oldest {
+            self.end(&oldest, Ending::GaveWay);
+            self.note_gave_way();
+        }
+        match &ticket.request {
+            Some(request) if request.kind == Kind::Read => {
+                self.link.send(&ToBroker::Open {
+                    id: ticket.id,
+                    path: request.name.clone(),
+                });
+            }
+            _ => self.start(ticket, begin::discard),
+        }
+        Ok(())
+    }
+
+    fn handle_denied(&self, id: u64, reason: Denial) -> Result<(), link::Error> {
+        if let Ok(ticket) = self.asked(id, Phase::AwaitingScratch) {
+            ticket.give_scratch(Err(reason));
+            return Ok(());
+        }
+        let ticket = self.asked(id, Phase::Opening)?;
+        self.refuse(&ticket, begin::refusal_of(reason), End::Denied(reason));
+        Ok(())
+    }
+
+    /// The request that waits for this answer; it waits no longer.
+    fn asked(&self, id: u64, phase: Phase) -> Result<Rc<Ticket>, link::Error> {
+        let requests = self.requests.borrow();
+        match requests.find(id) {
+            Some(ticket) if ticket.phase() == phase => {
+                ticket.set_phase(Phase::Unproven);
+                Ok(Rc::clone(ticket))
+            }
+            _ => Err(link::Error::Violation("an answer to nothing")),
+        }
+    }
+
+    /// Starts a transfer, unless it has to end before it begins.
+    fn start(
+        self: &Rc<Self>,
+        ticket: Rc<Ticket>,
+        begin: impl FnOnce(Rc<Self>, Rc<Ticket>, OwnedFd),
+    ) {
+        ticket.set_phase(Phase::Unproven);
+        match (ticket.ending(), ticket.take_socket()) {
+            (None, Some(socket)) => begin(Rc::clone(self), ticket, socket),
+            (ending, _) => self.finish_early(&ticket, ending),
+        }
+    }
+
+    /// Answers a request with an ERROR, once. The socket closes with that.
+    fn refuse(&self, ticket: &Ticket, refusal: Refusal, end: End) {
+        match (ticket.ending(), ticket.take_socket()) {
+            (None, Some(socket)) => {
+                send_once(&socket, &refusal.datagram());
+                self.finish(ticket, false, &end, &record::Result::default());
+            }
+            (ending, _) => self.finish_early(ticket, ending),
+        }
+    }
+
+    fn finish_early(&self, ticket: &Ticket, ending: Option<Ending>) {
+        let end = match ending {
+            Some(Ending::GaveWay) => End::GaveWay,
+            Some(Ending::Stopping) => End::Stopped,
+            Some(Ending::Replaced) | None => End::Replaced,
+        };
+        self.finish(ticket, false, &end, &record::Result::default());
+    }
+
+    /// Makes a request end. What only waits for the broker gives its socket back at once; its id
+    /// lives until the broker has answered.
+    fn end(&self, ticket: &Ticket, ending: Ending) {
+        self.requests.borrow_mut().detach(ticket);
+        ticket.end(ending);
+        if ticket.phase() == Phase::Opening {
+            drop(ticket.take_socket());
+        }
+    }
+
+    /// A request has ended: everything it held anywhere is given back. `proven` = its peer has
+    /// answered.
+    pub(crate) fn finish(&self, ticket: &Ticket, proven: bool, end: &End, result: &record::Result) {
+        self.requests.borrow_mut().remove(ticket);
+        drop(ticket.take_place());
+        self.link.send(&ToBroker::Done {
+            id: ticket.id,
+            proven,
+        });
+        self.dropped
+            .set(self.dropped.get() + result.figures.ignored);
+        record::write(ticket, end, result);
+        self.ended.notify_one();
+    }
+
+    /// The peer of a transfer has answered and the transfer goes on.
+    pub(crate) fn prove(&self, ticket: &Ticket) {
+        self.requests.borrow_mut().prove(ticket.id);
+        self.link.send(&ToBroker::Proven { id: ticket.id });
+    }
+
+    /// The client kept only `windowsize` blocks of a window, if it was found to cut any.
+    pub(crate) fn note_cut(&self, ticket: &Ticket, windowsize: Option<u16>) {
+        if let Some(windowsize) = windowsize {
+            self.cuts.borrow_mut().note(ticket.peer.ip, windowsize);
+        }
+    }
+
+    /// What may be granted to the client of a request.
+    pub(crate) fn limits(&self, ticket: &Ticket) -> Limits {
+        let settings = &self.settings;
+        let max_windowsize = settings.max_windowsize;
+        Limits {
+            timeout: Duration::from_millis(settings.timeout_ms),
+            max_retries: settings.max_retries,
+            max_blksize: settings.max_blksize,
+            max_windowsize: self.cuts.borrow_mut().clamp(ticket.peer.ip, max_windowsize),
+            options: settings.options,
+            mtu: ticket.mtu,
+            ipv6: ticket.peer.ip.is_ipv6(),
+        }
+    }
+
+    /// Orders the end.
+    pub(crate) fn stop(&self, stopping: Stopping) {
+        self.stopping.set(Some(stopping));
+        if stopping == Stopping::Draining {
+            let requests: Vec<_> = self.requests.borrow().iter().cloned().collect();
+            for ticket in requests
+                .iter()
+                .filter(|ticket| ticket.phase() != Phase::Proven)
+            {
+                self.end(ticket, Ending::Stopping);
+            }
+        }
+        self.ended.notify_one();
+    }
+
+    /// Returns when the end was ordered and the last transfer has ended.
+    pub(crate) async fn drained(&self) {
+        while self.stopping.get().is_none() || !self.requests.borrow().is_idle() {
+            self.ended.notified().await;
+        }
+    }
+
+    /// The figures so far.
+    pub(crate) fn counts(&self) -> Counts {
+        let requests = self.requests.borrow();
+        let waiting = requests
+            .iter()
+            .filter(|ticket| ticket.phase() == Phase::Waiting)
+            .count();
+        Counts {
+            transfers: self.places.taken().into(),
+            unproven: requests.unproven() as u64,
+            waiting: waiting as u64,
+            requests: self.taken.get(),
+            dropped: self.dropped.get(),
+        }
+    }
+
+    fn note_gave_way(&self) {
+        let GaveWay { count, reported } = self.gave_way.get();
+        let count = count + 1;
+        let now = Instant::now();
+        if reported.is_some_and(|reported| now - reported < GAVE_WAY_PERIOD) {
+            self.gave_way.set(GaveWay { count, reported });
+            return;
+        }
+        warn!(
+            count,
+            "requests of clients that never answered gave way to newer ones"
+        );
+        self.gave_way.set(GaveWay {
+            count: 0,
+            reported: Some(now),
+        });
+    }
+}

@@ -1,0 +1,172 @@
+//! What the table of requests and the task of a transfer share: who asked for what, and messages
+//! from one to the other.
+
+use std::cell::{Cell, RefCell};
+use std::os::fd::OwnedFd;
+use std::task::{Context, Waker};
+use std::time::Instant;
+
+use r_tftpd_broker::wire::{Denial, Endpoint};
+
+use super::places::Place;
+use crate::tftp::packet::Request;
+
+/// A request of a client from its arrival to its record.
+pub(crate) struct Ticket {
+    /// Names it between broker and worker.
+    pub(crate) id: u64,
+    /// Who asked.
+    pub(crate) peer: Endpoint,
+    /// The address of the reply socket.
+    pub(crate) local: Endpoint,
+    /// Bytes of the largest IP packet of the path, 0 = not known.
+    pub(crate) mtu: u32,
+    /// What was asked; none = it could not be read.
+    pub(crate) request: Option<Request>,
+    /// When it arrived.
+    pub(crate) arrived: Instant,
+    phase: Cell<Phase>,
+    /// Held until the broker has answered and a transfer takes it over.
+    socket: Cell<Option<OwnedFd>>,
+    repeated: Cell<bool>,
+    ending: Cell<Option<Ending>>,
+    scratch: Cell<Option<Result<OwnedFd, Denial>>>,
+    place: Cell<Option<Place>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// How far a request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// The broker was asked to open the file.
+    Opening,
+    /// The broker was asked for a scratch file.
+    AwaitingScratch,
+    /// A transfer whose client has not answered yet.
+    Unproven,
+    /// The client has answered; all places are taken.
+    Waiting,
+    /// The client has answered and the transfer has a place.
+    Proven,
+}
+
+/// Why a transfer ends that could go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The client made a new request from the same port.
+    Replaced,
+    /// Too many unproven ones: the oldest gives way.
+    GaveWay,
+    /// The server is being stopped.
+    Stopping,
+}
+
+impl Ticket {
+    /// A request that arrived with `socket`.
+    pub(crate) fn new(
+        asked: &r_tftpd_broker::wire::Request,
+        request: Option<Request>,
+        socket: OwnedFd,
+        arrived: Instant,
+    ) -> Self {
+        let r_tftpd_broker::wire::Request {
+            id,
+            peer,
+            local,
+            mtu,
+            ..
+        } = *asked;
+        Self {
+            id,
+            peer,
+            local,
+            mtu,
+            request,
+            arrived,
+            phase: Cell::new(Phase::Opening),
+            socket: Cell::new(Some(socket)),
+            repeated: Cell::default(),
+            ending: Cell::default(),
+            scratch: Cell::default(),
+            place: Cell::default(),
+            waker: RefCell::default(),
+        }
+    }
+
+    /// How far it is.
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    /// It got this far.
+    pub(crate) fn set_phase(&self, phase: Phase) {
+        self.phase.set(phase);
+    }
+
+    /// The reply socket; none = taken before.
+    pub(crate) fn take_socket(&self) -> Option<OwnedFd> {
+        self.socket.take()
+    }
+
+    /// The client sent the same request again.
+    pub(crate) fn repeat(&self) {
+        self.repeated.set(true);
+        self.wake();
+    }
+
+    /// Whether the client sent the same request again since the last call.
+    pub(crate) fn take_repeated(&self) -> bool {
+        self.repeated.take()
+    }
+
+    /// Makes it end. The first reason counts.
+    pub(crate) fn end(&self, ending: Ending) {
+        if self.ending.get().is_none() {
+            self.ending.set(Some(ending));
+        }
+        self.wake();
+    }
+
+    /// Why it has to end, if it has to.
+    pub(crate) fn ending(&self) -> Option<Ending> {
+        self.ending.get()
+    }
+
+    /// The broker's answer to the request for a scratch file.
+    pub(crate) fn give_scratch(&self, scratch: Result<OwnedFd, Denial>) {
+        self.scratch.set(Some(scratch));
+        self.wake();
+    }
+
+    /// Takes the broker's answer, once.
+    pub(crate) fn take_scratch(&self) -> Option<Result<OwnedFd, Denial>> {
+        self.scratch.take()
+    }
+
+    /// Its turn has come.
+    pub(crate) fn give_place(&self, place: Place) {
+        self.place.set(Some(place));
+        self.wake();
+    }
+
+    /// Takes the place that was given, once.
+    pub(crate) fn take_place(&self) -> Option<Place> {
+        self.place.take()
+    }
+
+    /// Wakes the task of `cx` at the next message.
+    pub(crate) fn register(&self, cx: &Context<'_>) {
+        let mut waker = self.waker.borrow_mut();
+        match &*waker {
+            Some(known) if known.will_wake(cx.waker()) => (),
+            _ => *waker = Some(cx.waker().clone()),
+        }
+    }
+
+    fn wake(&self) {
+        let waker = self.waker.borrow();
+        if let Some(waker) = &*waker {
+            waker.wake_by_ref();
+        }
+    }
+}

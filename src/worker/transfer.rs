@@ -1,0 +1,379 @@
+//! One transfer: the task that connects a state machine with its socket, its file and the time.
+
+use std::future::poll_fn;
+use std::io;
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::time::{Sleep, sleep, sleep_until};
+
+use super::engine::{Engine, Step};
+use super::places::Place;
+use super::record::End;
+use super::server::Server;
+use super::socket::ReplySocket;
+use super::source::{NotFilled, Source};
+use super::ticket::{Ending, Phase, Ticket};
+use super::window::Layout;
+use crate::tftp::packet::{Packet, Refusal};
+use crate::tftp::session::Outcome;
+
+/// A client in line that sends nothing for this long has given up. GRUB does not repeat an ACK and
+/// waits about as long for the block after it, so anything shorter would lose it.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Bytes of a datagram from a client that reads, that matter: an ACK has 4, msftwindow 5, an ERROR
+/// rarely more than a line of text.
+const ANSWER: usize = 516;
+
+/// Pause before a full send queue is tried again; why not wait for room: [`crate::sys::watch`].
+const QUEUE_PAUSE: Duration = Duration::from_millis(1);
+
+/// The task of a transfer, from its first packet to its record. `end` is what the record says if
+/// the engine already has an outcome.
+pub(crate) fn transfer(
+    server: Rc<Server>,
+    ticket: Rc<Ticket>,
+    socket: OwnedFd,
+    engine: Engine,
+    source: Option<Source>,
+    end: Option<End>,
+) -> impl Future<Output = ()> + 'static {
+    let mut transfer = Transfer {
+        server,
+        ticket,
+        engine,
+        source,
+        place: None,
+        held: None,
+        answered: false,
+        stood: Duration::ZERO,
+        sent: 0,
+        end,
+    };
+    // The variables move into the future once; an `async fn` would keep its arguments twice.
+    async move {
+        let end = match ReplySocket::new(socket) {
+            Ok(mut socket) => transfer.serve(&mut socket).await,
+            Err(error) => End::Failed(error.to_string()),
+        };
+        transfer.finish(&end);
+    }
+}
+
+/// A transfer in progress.
+struct Transfer {
+    server: Rc<Server>,
+    ticket: Rc<Ticket>,
+    engine: Engine,
+    /// What is sent; none if the client writes.
+    source: Option<Source>,
+    /// Taken at the first ACK.
+    place: Option<Place>,
+    /// The first ACK of a client in line.
+    held: Option<Held>,
+    /// The client has sent anything at all: it is no forged address.
+    answered: bool,
+    /// How long the client waited in line. The engine's clock stood still meanwhile: it must not
+    /// take our delay for a timeout or a round trip.
+    stood: Duration,
+    /// One past the last block that was ever sent.
+    sent: u64,
+    /// Why we ended it with an ERROR.
+    end: Option<End>,
+}
+
+/// An ACK that has to wait until there is a place.
+struct Held {
+    datagram: Vec<u8>,
+    /// When it arrived.
+    arrived: Instant,
+    /// When the client was heard last.
+    heard: Instant,
+}
+
+/// What a transfer waits for.
+enum Event {
+    /// Datagrams arrived and were given to the engine.
+    Datagrams,
+    /// The deadline has passed.
+    Deadline,
+    /// The client sent its request again.
+    Repeated,
+    /// The transfer is first in line.
+    Turn(Place),
+    /// It has to end.
+    Ending(Ending),
+    /// The socket failed.
+    Failed(io::Error),
+}
+
+impl Transfer {
+    /// TFTP: send what is to be sent, wait for an answer or for the time to run out, until there
+    /// is an outcome.
+    async fn serve(&mut self, socket: &mut ReplySocket) -> End {
+        let mut now = Instant::now();
+        let mut sleep = pin!(sleep_until((now + PATIENCE).into()));
+        loop {
+            while let Some(step) = self.engine.poll_transmit() {
+                socket.begin();
+                match step {
+                    Step::Packet(packet) => socket.send_packet(&packet),
+                    Step::Blocks(blocks) => {
+                        if let Err(error) = self.send_blocks(socket, blocks).await {
+                            self.end = Some(End::ReadFailed(error.to_string()));
+                            self.engine.refuse(Refusal::ReadFailed);
+                        }
+                    }
+                }
+            }
+            if let Some(outcome) = self.engine.outcome(self.engine_time(now)) {
+                return self.end.take().unwrap_or_else(|| self.end_of(outcome));
+            }
+            if socket.is_gone() {
+                return End::Gone;
+            }
+            let event = poll_fn(|cx| self.poll_event(cx, socket, sleep.as_mut())).await;
+            now = Instant::now();
+            match event {
+                Event::Datagrams => (),
+                Event::Deadline if self.held.is_some() => return End::LeftTheLine,
+                Event::Deadline => self.engine.handle_timeout(self.engine_time(now)),
+                Event::Repeated => self.engine.handle_repeated_request(self.engine_time(now)),
+                Event::Turn(place) => self.take_turn(place, now),
+                Event::Ending(Ending::Stopping) => return self.stop(socket),
+                Event::Ending(Ending::GaveWay) => return End::GaveWay,
+                Event::Ending(Ending::Replaced) => return self.end_of_replaced(),
+                Event::Failed(error) => return End::Failed(error.to_string()),
+            }
+        }
+    }
+
+    /// Sends blocks with as few calls as possible: one vectored read, one send for up to 64 KiB.
+    /// What is rarely needed is boxed, so that each transfer need not have room for it.
+    async fn send_blocks(
+        &mut self,
+        socket: &mut ReplySocket,
+        mut blocks: Range<u64>,
+    ) -> io::Result<()> {
+        let (Some(source), Engine::Send(session)) = (&self.source, &self.engine) else {
+            return Ok(());
+        };
+        self.sent = self.sent.max(blocks.end);
+        while !blocks.is_empty() {
+            let blksize = session.granted().blksize;
+            let layout = Layout::new(blocks.clone(), blksize, |index| session.block_bytes(index));
+            let segment = layout.segment();
+            let filled = {
+                let mut buffers = self.server.buffers.borrow_mut();
+                let buffer = buffers.send.get_mut(..layout.len()).unwrap_or_default();
+                source
+                    .fill(&layout, buffer)
+                    .map(|()| socket.send_window(buffer, segment))
+            };
+            let sent = match filled {
+                Ok(sent) => sent,
+                Err(NotFilled::Failed(error)) => return Err(error),
+                Err(NotFilled::WouldBlock) => {
+                    let buffer = Box::pin(source.fill_slowly(layout.clone())).await?;
+                    socket.send_window(&buffer, segment)
+                }
+            };
+            if sent < layout.len() {
+                blocks.start += (sent / segment) as u64;
+                Box::pin(sleep(QUEUE_PAUSE)).await;
+            } else {
+                blocks.start = layout.blocks().end;
+            }
+        }
+        Ok(())
+    }
+
+    fn poll_event(
+        &mut self,
+        cx: &mut Context<'_>,
+        socket: &mut ReplySocket,
+        sleep: Pin<&mut Sleep>,
+    ) -> Poll<Event> {
+        self.ticket.register(cx);
+        if let Some(ending) = self.ticket.ending() {
+            return Poll::Ready(Event::Ending(ending));
+        }
+        if let Some(place) = self.ticket.take_place() {
+            return Poll::Ready(Event::Turn(place));
+        }
+        if self.ticket.take_repeated() {
+            return Poll::Ready(Event::Repeated);
+        }
+        if let Poll::Ready(received) = self.poll_datagrams(cx, socket) {
+            return Poll::Ready(received.map_or_else(Event::Failed, |()| Event::Datagrams));
+        }
+        let deadline = match &self.held {
+            Some(held) => Some(held.heard + PATIENCE),
+            None => self.engine.deadline().map(|deadline| deadline + self.stood),
+        };
+        match deadline {
+            Some(deadline) => poll_deadline(cx, sleep, deadline).map(|()| Event::Deadline),
+            None => Poll::Pending,
+        }
+    }
+
+    fn poll_datagrams(
+        &mut self,
+        cx: &mut Context<'_>,
+        socket: &mut ReplySocket,
+    ) -> Poll<io::Result<()>> {
+        let slot = match &self.engine {
+            Engine::Send(_) => ANSWER,
+            Engine::Receive(..) => usize::from(self.engine.blksize()) + 5,
+        };
+        let Self {
+            server,
+            ticket,
+            engine,
+            place,
+            held,
+            answered,
+            stood,
+            ..
+        } = self;
+        let mut buffers = server.buffers.borrow_mut();
+        let mut now = None;
+        socket.poll_receive(cx, &mut buffers.receive, slot, |datagram| {
+            let now = *now.get_or_insert_with(|| engine_time(Instant::now(), *stood));
+            *answered = true;
+            if let Some(held) = held {
+                match Packet::parse(datagram) {
+                    Some(Packet::Error(..)) => engine.handle_datagram(datagram, now),
+                    _ => held.heard = now,
+                }
+            } else if engine.is_proven() {
+                engine.handle_datagram(datagram, now);
+            } else {
+                *held = prove(server, ticket, engine, place, datagram, now);
+            }
+        })
+    }
+
+    /// There is a place: the ACK that had to wait counts now.
+    fn take_turn(&mut self, place: Place, now: Instant) {
+        self.place = Some(place);
+        self.ticket.set_phase(Phase::Proven);
+        if let Some(held) = self.held.take() {
+            self.stood = now.saturating_duration_since(held.arrived);
+            self.engine
+                .handle_datagram(&held.datagram, self.engine_time(now));
+        }
+    }
+
+    fn engine_time(&self, now: Instant) -> Instant {
+        engine_time(now, self.stood)
+    }
+
+    /// Tells the client, once, that the server is being stopped.
+    fn stop(&mut self, socket: &mut ReplySocket) -> End {
+        self.engine.refuse(Refusal::Stopping);
+        while let Some(Step::Packet(packet)) = self.engine.poll_transmit() {
+            socket.send_packet(&packet);
+        }
+        End::Stopped
+    }
+
+    /// Gives everything back and writes the record.
+    fn finish(&mut self, end: &End) {
+        if self.held.is_some() {
+            self.server.places.leave_line(&self.ticket);
+        }
+        if let Engine::Send(session) = &self.engine {
+            self.server.note_cut(&self.ticket, session.window_cut());
+        }
+        let result = self.engine.result(self.source.as_ref().map(Source::len));
+        self.server
+            .finish(&self.ticket, self.answered, end, &result);
+        self.place = None;
+    }
+
+    fn end_of(&self, outcome: Outcome) -> End {
+        match (outcome, &self.engine) {
+            (Outcome::Complete, Engine::Receive(..)) => End::Discarded,
+            (outcome, _) => End::Protocol(outcome),
+        }
+    }
+
+    /// A client that asks for the next file has got this one if all of it was sent: lpxelinux does
+    /// so within milliseconds of its final ACK.
+    fn end_of_replaced(&self) -> End {
+        match (&self.engine, &self.source) {
+            (Engine::Send(session), Some(source)) => {
+                let last = source.len() / u64::from(session.granted().blksize) + 1;
+                if session.is_proven() && self.sent > last {
+                    End::Protocol(Outcome::Complete)
+                } else {
+                    End::Replaced
+                }
+            }
+            (Engine::Receive(receiver, _), _) if receiver.outcome() == Some(Outcome::Complete) => {
+                End::Discarded
+            }
+            _ => End::Replaced,
+        }
+    }
+}
+
+/// The engine's time: `stood` behind ours.
+fn engine_time(now: Instant, stood: Duration) -> Instant {
+    now.checked_sub(stood).unwrap_or(now)
+}
+
+/// A datagram of a client that had not answered. If the transfer goes on with it, it needs a place;
+/// without one the datagram is held and the client waits in line.
+fn prove(
+    server: &Server,
+    ticket: &Rc<Ticket>,
+    engine: &mut Engine,
+    place: &mut Option<Place>,
+    datagram: &[u8],
+    now: Instant,
+) -> Option<Held> {
+    // What it means is tried on a copy: a final ACK, an ERROR or junk needs no place.
+    let mut next = engine.clone();
+    next.handle_datagram(datagram, now);
+    let goes_on = next.is_proven() && next.outcome(now).is_none();
+    if !goes_on {
+        *engine = next;
+        return None;
+    }
+    server.prove(ticket);
+    *place = server.places.take();
+    if place.is_some() {
+        ticket.set_phase(Phase::Proven);
+        *engine = next;
+        return None;
+    }
+    ticket.set_phase(Phase::Waiting);
+    server.places.line_up(Rc::clone(ticket));
+    Some(Held {
+        datagram: datagram.to_vec(),
+        arrived: now,
+        heard: now,
+    })
+}
+
+/// Ready when `deadline` has passed. The timer is left alone as long as it fires early: deadlines
+/// move with every ACK, the timer only when it has fired.
+fn poll_deadline(cx: &mut Context<'_>, mut sleep: Pin<&mut Sleep>, deadline: Instant) -> Poll<()> {
+    if deadline < sleep.deadline().into_std() {
+        sleep.as_mut().reset(deadline.into());
+    }
+    while sleep.as_mut().poll(cx).is_ready() {
+        if deadline <= Instant::now() {
+            return Poll::Ready(());
+        }
+        sleep.as_mut().reset(deadline.into());
+    }
+    Poll::Pending
+}
