@@ -179,7 +179,7 @@ mod tests {
     fn too_many_descriptors_are_truncated() {
         let (a, b) = Channel::pair().unwrap();
         let (file, _other) = Channel::pair().unwrap();
-        a.send_with(b"x", &vec![file.as_fd(); MAX_DESCRIPTORS + 1])
+        a.send_with(b"x", &[file.as_fd(); MAX_DESCRIPTORS + 1])
             .unwrap();
         assert!(matches!(
             b.receive_with(&mut [0; 3]),
