@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::BorrowedFd;
 
 use caps::CapSet;
@@ -269,6 +269,16 @@ pub fn int(index: u8, op: SeccompCmpOp, value: u32) -> Result<SeccompCondition, 
 pub fn long(index: u8, op: SeccompCmpOp, value: u64) -> Result<SeccompCondition, Error> {
     SeccompCondition::new(index, SeccompCmpArgLen::Qword, op, value)
         .map_err(|error| Error::Seccomp(error.to_string()))
+}
+
+/// Says why a process ends: in the log, or on standard error as long as there is no log.
+pub fn last_words(process: &str, reason: &(impl fmt::Display + ?Sized)) {
+    if tracing::dispatcher::has_been_set() {
+        tracing::error!("{process}: {reason}");
+    } else {
+        // Nobody is left to tell if this fails.
+        let _ = writeln!(io::stderr(), "{process}: {reason}");
+    }
 }
 
 /// What is in force now, for [`crate::control::Report::Ready`]; `openat2` is the broker's to add.

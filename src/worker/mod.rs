@@ -28,7 +28,7 @@ mod transfer;
 mod window;
 
 use std::error::Error;
-use std::io::{self, Write};
+use std::io;
 use std::process::ExitCode;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -63,8 +63,7 @@ pub fn main() -> ExitCode {
     match start() {
         Ok(never) => match never {},
         Err(reason) => {
-            // There may be no log yet; and nobody left to tell if this fails.
-            let _ = writeln!(io::stderr(), "r-tftpd-worker: {reason}");
+            lockdown::last_words("r-tftpd-worker", reason.as_ref());
             ExitCode::FAILURE
         }
     }

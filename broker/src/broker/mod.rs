@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tracing::{error, warn};
+use tracing::warn;
 
 use self::limits::{Limits, Throttle};
 use self::outbox::Outbox;
@@ -46,7 +46,7 @@ pub fn main(start_log: fn(&LogSettings)) -> ExitCode {
     match start(start_log).and_then(|mut broker| broker.serve()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            error!("broker: {error}");
+            lockdown::last_words("r-tftpd-broker", &error);
             ExitCode::FAILURE
         }
     }

@@ -1,0 +1,160 @@
+//! What each process may still do, as the kernel tells it.
+
+use std::fs;
+
+use r_tftpd_test_support::client::Client;
+use r_tftpd_test_support::daemon::{Daemon, message};
+use r_tftpd_test_support::processes::Process;
+
+use crate::{root_with_file, serve};
+
+fn processes(daemon: &Daemon) -> [Process; 3] {
+    [
+        daemon.supervisor(),
+        daemon.child("r-tftpd-broker"),
+        daemon.child("r-tftpd-worker"),
+    ]
+}
+
+#[test]
+fn there_are_three_processes_with_their_names_and_no_more() {
+    let (root, _) = root_with_file(1);
+    let daemon = serve(&root, &[]);
+    let children = Process::children_of(daemon.supervisor().pid);
+    let mut names: Vec<&str> = children.iter().map(|child| child.name.as_str()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["r-tftpd-broker", "r-tftpd-worker"]);
+    assert_eq!(daemon.supervisor().status("Name"), "r-tftpd");
+    for child in children {
+        assert_eq!(Process::children_of(child.pid), []);
+    }
+}
+
+#[test]
+fn none_is_uid_0_none_has_a_capability_all_have_no_new_privs() {
+    let (root, contents) = root_with_file(600);
+    let daemon = serve(&root, &[]);
+    assert_eq!(
+        Client::new(daemon.address())
+            .get("file", &[])
+            .unwrap()
+            .bytes,
+        contents
+    );
+    for process in processes(&daemon) {
+        let name = &process.name;
+        for key in ["Uid", "Gid"] {
+            let ids = process.status(key);
+            assert!(
+                ids.split_whitespace().all(|id| id != "0"),
+                "{name} {key} {ids}"
+            );
+        }
+        for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+            assert_eq!(process.status(set), "0000000000000000", "{name} {set}");
+        }
+        assert_eq!(process.status("NoNewPrivs"), "1", "{name}");
+        assert!(
+            !process
+                .status("Groups")
+                .split_whitespace()
+                .any(|id| id == "0"),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn started_by_root_the_bounding_set_is_empty_too() {
+    let (root, _) = root_with_file(1);
+    let daemon = serve(&root, &[]);
+    let held = fs::read_to_string("/proc/self/status").unwrap();
+    let by_root = held.lines().any(|line| line.starts_with("Uid:\t0\t"));
+    for process in processes(&daemon) {
+        let expected = if by_root {
+            "0000000000000000".to_owned()
+        } else {
+            // A plain user can not empty it, and it is worth nothing under no_new_privs.
+            held.lines()
+                .find_map(|line| line.strip_prefix("CapBnd:\t"))
+                .unwrap()
+                .to_owned()
+        };
+        assert_eq!(process.status("CapBnd"), expected, "{}", process.name);
+    }
+}
+
+#[test]
+fn broker_and_worker_have_seccomp_in_every_thread() {
+    let (root, contents) = root_with_file(600);
+    let daemon = serve(&root, &[]);
+    assert_eq!(
+        Client::new(daemon.address())
+            .get("file", &[])
+            .unwrap()
+            .bytes,
+        contents
+    );
+    for name in ["r-tftpd-broker", "r-tftpd-worker"] {
+        let process = daemon.child(name);
+        for thread in fs::read_dir(format!("/proc/{}/task", process.pid)).unwrap() {
+            let status = fs::read_to_string(thread.unwrap().path().join("status")).unwrap();
+            for line in ["Seccomp:\t2", "NoNewPrivs:\t1"] {
+                assert!(
+                    status.lines().any(|found| found == line),
+                    "{name}: {status}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn the_children_have_their_own_session_and_an_empty_environment() {
+    let (root, _) = root_with_file(1);
+    let daemon = serve(&root, &[]);
+    for name in ["r-tftpd-broker", "r-tftpd-worker"] {
+        let process = daemon.child(name);
+        let stat = fs::read_to_string(format!("/proc/{}/stat", process.pid)).unwrap();
+        let rest = stat[stat.rfind(')').unwrap() + 1..].to_owned();
+        let session = rest.split_whitespace().nth(3).unwrap();
+        assert_eq!(session, process.pid.to_string(), "{name}");
+        // Not readable for a plain user: the process is not dumpable.
+        let environment = fs::read(format!("/proc/{}/environ", process.pid)).unwrap_or_default();
+        assert_eq!(environment, b"", "{name}");
+    }
+}
+
+#[test]
+fn the_start_line_says_what_is_in_force() {
+    let (root, _) = root_with_file(1);
+    let daemon = serve(&root, &[]);
+    let record = daemon.wait_for(|record| message(record) == "serving");
+    let fields = &record["fields"];
+    assert_eq!(record["level"], "INFO");
+    assert_eq!(fields["root"], root.path().to_str().unwrap());
+    assert_eq!(
+        fields["uid"].to_string(),
+        daemon
+            .supervisor()
+            .status("Uid")
+            .split('\t')
+            .next()
+            .unwrap()
+    );
+    assert!(matches!(
+        fields["capabilities"].as_str(),
+        Some("none" | "none, bounding set kept")
+    ));
+    assert_eq!(fields["no_new_privs"], true);
+    let number = |field: &str| fields[field].as_str().unwrap().parse::<u32>().unwrap();
+    assert!(number("landlock") >= 1, "{record}");
+    assert!((10..40).contains(&number("seccomp_worker")), "{record}");
+    assert!((10..40).contains(&number("seccomp_broker")), "{record}");
+    assert!(fields["mdwe"].is_boolean(), "{record}");
+    assert!(
+        matches!(fields["paths"].as_str(), Some("openat2" | "walk")),
+        "{record}"
+    );
+    assert!(fields["receive_buffer"].as_u64().unwrap() > 0, "{record}");
+}

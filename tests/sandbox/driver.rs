@@ -1,0 +1,276 @@
+//! Runs every probe against a fresh daemon and judges it.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use r_tftpd_test_support::client::Client;
+use r_tftpd_test_support::daemon::{Daemon, message};
+use r_tftpd_test_support::files::TempDir;
+use serde_json::Value;
+
+use crate::captured_broker::{self, ALIVE};
+use crate::captured_worker::{self, HELLO, PATH, PROBE};
+use crate::degraded;
+use crate::paths::{self, Tree};
+use crate::probe::Expected;
+
+/// A name and what to do.
+pub(crate) type Test = (String, Box<dyn FnOnce() + Send>);
+
+/// Runs all tests whose names contain the first argument, if there is one; reports as libtest does.
+pub(crate) fn main() -> ExitCode {
+    let filter = std::env::args()
+        .skip(1)
+        .find(|argument| !argument.starts_with('-'));
+    let programs = Arc::new(Programs::new());
+    let tests = [
+        worker(&programs),
+        broker(&programs),
+        paths(&programs),
+        degraded::tests(),
+        lists(),
+    ];
+    let wanted = |(name, _): &Test| {
+        filter
+            .as_ref()
+            .is_none_or(|part| name.contains(part.as_str()))
+    };
+    let (tests, others): (Vec<Test>, Vec<Test>) = tests.into_iter().flatten().partition(wanted);
+    println!("\nrunning {} tests", tests.len());
+    let total = tests.len();
+    let queue = Arc::new(Mutex::new(VecDeque::from(tests)));
+    // Most of a probe's time is the supervisor's pause before a restart.
+    let runners: Vec<_> = (0..8)
+        .map(|_| {
+            thread::spawn({
+                let queue = Arc::clone(&queue);
+                move || run(&queue)
+            })
+        })
+        .collect();
+    let failed: usize = runners
+        .into_iter()
+        .map(|runner| runner.join().unwrap())
+        .sum();
+    let verdict = if failed == 0 { "ok" } else { "FAILED" };
+    println!(
+        "\ntest result: {verdict}. {} passed; {failed} failed; 0 ignored; 0 measured; {} filtered \
+         out",
+        total - failed,
+        others.len()
+    );
+    if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Runs tests until none is left; the number of those that failed.
+fn run(queue: &Mutex<VecDeque<Test>>) -> usize {
+    let mut failed = 0;
+    loop {
+        // The lock is not held while the test runs.
+        let next = queue.lock().unwrap().pop_front();
+        let Some((name, test)) = next else {
+            return failed;
+        };
+        let passed = catch_unwind(AssertUnwindSafe(test)).is_ok();
+        println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
+        failed += usize::from(!passed);
+    }
+}
+
+/// The real programs, and beside them sets in which this program takes one's place.
+struct Programs {
+    directory: TempDir,
+}
+
+impl Programs {
+    fn new() -> Self {
+        let directory = TempDir::new();
+        let own = std::env::current_exe().unwrap();
+        let (worker, broker) = (
+            env!("CARGO_BIN_EXE_r-tftpd-worker"),
+            env!("CARGO_BIN_EXE_r-tftpd-broker"),
+        );
+        for (set, broker, worker) in [
+            ("worker", Path::new(broker), own.as_path()),
+            ("broker", own.as_path(), Path::new(worker)),
+        ] {
+            let set = directory.path().join(set);
+            fs::create_dir(&set).unwrap();
+            for (name, source) in [
+                ("r-tftpd", Path::new(env!("CARGO_BIN_EXE_r-tftpd"))),
+                ("r-tftpd-broker", broker),
+                ("r-tftpd-worker", worker),
+            ] {
+                // Another filesystem takes no hard link.
+                fs::hard_link(source, set.join(name))
+                    .or_else(|_| fs::copy(source, set.join(name)).map(drop))
+                    .unwrap();
+            }
+        }
+        Self { directory }
+    }
+
+    /// `r-tftpd` of the set in which `captured` is ours.
+    fn supervisor(&self, captured: &str) -> PathBuf {
+        self.directory.path().join(captured).join("r-tftpd")
+    }
+}
+
+fn worker(programs: &Arc<Programs>) -> Vec<Test> {
+    let probes = captured_worker::probes().into_iter().enumerate();
+    probes
+        .map(|(index, probe)| {
+            let programs = Arc::clone(programs);
+            let name = probe.name.clone();
+            let expected = probe.expected;
+            let test = move || {
+                let root = TempDir::new();
+                root.write(HELLO.0, HELLO.1);
+                let daemon = Daemon::start(&programs.supervisor("worker"), root.path(), &[]);
+                let client = Client::new(daemon.address());
+                client.ask(&format!("{PROBE}{index}"), &[]);
+                judge(&daemon, &name, expected);
+                let transfer = Client::new(daemon.address()).get(HELLO.0, &[]).unwrap();
+                assert_eq!(transfer.bytes, HELLO.1);
+            };
+            named("worker", &probe.name, test)
+        })
+        .collect()
+}
+
+fn broker(programs: &Arc<Programs>) -> Vec<Test> {
+    let probes = captured_broker::probes().into_iter().enumerate();
+    probes
+        .map(|(index, probe)| {
+            let programs = Arc::clone(programs);
+            let name = probe.name.clone();
+            let expected = probe.expected;
+            let test = move || {
+                let root = TempDir::new();
+                root.write(HELLO.0, HELLO.1);
+                let daemon = Daemon::start(&programs.supervisor("broker"), root.path(), &[]);
+                let client = Client::new(daemon.address());
+                client.ask(&format!("{PROBE}{index}"), &[]);
+                judge(&daemon, &name, expected);
+                client.ask("are you there", &[]);
+                daemon.wait_for(|record| record["fields"]["result"] == ALIVE);
+            };
+            named("broker", &probe.name, test)
+        })
+        .collect()
+}
+
+/// Every path of the corpus, asked of the real broker, by openat2 and by the walk.
+fn paths(programs: &Arc<Programs>) -> Vec<Test> {
+    let ask_all = |daemon: Daemon| {
+        let corpus = paths::corpus();
+        for (index, path) in corpus.iter().enumerate() {
+            let asked = format!("{PATH}{index}");
+            Client::new(daemon.address()).ask(&asked, &[]);
+            let record = daemon.wait_for(|record| message(record) == asked);
+            let result = record["fields"]["result"].as_str().unwrap();
+            let shown = path.escape_ascii().to_string();
+            assert!(paths::is_right(path, result), "{shown:.100}: {result}");
+        }
+    };
+    let (by_openat2, by_walk) = (Arc::clone(programs), Arc::clone(programs));
+    vec![
+        named(
+            "paths",
+            "by openat2 none leads outside the root",
+            move || {
+                let tree = Tree::new();
+                let daemon = Daemon::start(&by_openat2.supervisor("worker"), tree.root.path(), &[]);
+                ask_all(daemon);
+            },
+        ),
+        named(
+            "paths",
+            "by the walk none leads outside the root",
+            move || {
+                let tree = Tree::new();
+                let supervisor = by_walk.supervisor("worker");
+                let daemon =
+                    degraded::start(&[libc::SYS_openat2], &supervisor, tree.root.path(), &[]);
+                let serving = daemon.wait_for(|record| message(record) == "serving");
+                assert_eq!(serving["fields"]["paths"], "walk");
+                ask_all(daemon);
+            },
+        ),
+    ]
+}
+
+/// The lists of system calls, for the reader of the test's output.
+fn lists() -> Vec<Test> {
+    let list = |who: &str, calls: Vec<(&str, &str)>, most: usize| {
+        let lines: Vec<String> = calls
+            .iter()
+            .map(|(name, reason)| format!("  {name:<18} {reason}"))
+            .collect();
+        println!(
+            "system calls of the {who}: {}\n{}",
+            calls.len(),
+            lines.join("\n")
+        );
+        assert!((10..=most).contains(&calls.len()));
+    };
+    vec![
+        named("worker", "its list of system calls is short", move || {
+            list(
+                "worker",
+                r_tftpd::worker::sandbox::system_calls().collect(),
+                34,
+            );
+        }),
+        named("broker", "its list of system calls is short", move || {
+            list(
+                "broker",
+                r_tftpd_broker::broker::sandbox::system_calls().collect(),
+                38,
+            );
+        }),
+    ]
+}
+
+/// Waits for the result of a probe and compares it with what must come of it.
+fn judge(daemon: &Daemon, name: &str, expected: Expected) {
+    let is_end = |record: &Value| {
+        let text = message(record);
+        text.contains(" died: ") || text.contains("not trusted any more")
+    };
+    let is_result = |record: &Value| record["target"] == "captured" && message(record) == name;
+    let wanted = |record: &Value| match expected {
+        // The end of the other process, which follows, can be seen first.
+        Expected::Killed => message(record).contains("killed by seccomp") || is_result(record),
+        Expected::Replaced => is_end(record),
+        Expected::Fails(_) | Expected::Harmless => is_end(record) || is_result(record),
+    };
+    let record = daemon.wait_for(wanted);
+    let result = record["fields"]["result"].as_str();
+    match expected {
+        Expected::Killed => assert_eq!(result, None, "{name}: {record}"),
+        Expected::Replaced => {}
+        Expected::Fails(errno) => {
+            assert_eq!(
+                result,
+                Some(format!("{errno:?}").as_str()),
+                "{name}: {record}"
+            );
+        }
+        Expected::Harmless => assert!(result.is_some(), "{name}: {record}"),
+    }
+}
+
+/// A test that belongs to `group`.
+pub(crate) fn named(group: &str, name: &str, test: impl FnOnce() + Send + 'static) -> Test {
+    (format!("{group}: {name}"), Box::new(test))
+}

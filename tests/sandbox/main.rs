@@ -1,0 +1,44 @@
+//! The sandbox, tried from inside.
+//!
+//! This program takes the worker's or the broker's place: started by the real supervisor under
+//! that name, it takes the same start message and descriptors, locks itself down with the same
+//! code, and then does what an attacker would do. Which deed is told by a request from the network.
+//!
+//! Every deed must be refused with an error number, or kill the process, or be harmless; and each
+//! time the supervisor must go on and the next generation must serve.
+
+#![cfg(test)]
+
+mod captured_broker;
+mod captured_worker;
+mod degraded;
+mod descriptors;
+mod driver;
+mod memory;
+mod messages;
+mod paths;
+mod probe;
+mod raw;
+mod world;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let name = std::env::args_os()
+        .next()
+        .map(PathBuf::from)
+        .unwrap_or_default();
+    match name
+        .file_name()
+        .map(OsString::from)
+        .and_then(|name| name.into_string().ok())
+        .as_deref()
+    {
+        Some("r-tftpd-worker") => captured_worker::main(),
+        Some("r-tftpd-broker") => captured_broker::main(),
+        Some(degraded::NAME) => degraded::main(),
+        _ => driver::main(),
+    }
+}
