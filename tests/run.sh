@@ -1,0 +1,111 @@
+#!/bin/bash
+# Runs every test there is, and fails if one fails or anything was left out.
+#
+# As root on Debian it installs the clients it tests with. As a plain user it runs what needs no root
+# and names the rest; a client that is not installed is a failure. Ends with `N passed, N failed`.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# Commands and the packages that bring them.
+tools=(curl:curl tftp:tftp-hpa busybox:busybox atftp:atftp ip:iproute2 nft:nftables python3:python3
+  setpriv:util-linux setcap:libcap2-bin sysctl:procps)
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+passed=0
+failed=0
+omitted=()
+needs_root=()
+
+main() {
+  install_tools
+  step 'formatting' cargo fmt --all --check
+  step 'clippy' cargo clippy --workspace --all-targets --locked -- -D warnings
+  RUSTDOCFLAGS='-D warnings' step 'documentation' cargo doc --workspace --no-deps --locked
+  step 'shell scripts parse' bash -n tests/run.sh tests/bench/run.sh .ci/run
+  tests 'unit and end-to-end tests' cargo test --workspace --locked --no-fail-fast
+  step 'release build' cargo build --release --locked
+  tests 'structure of the release programs' cargo test --release --locked --test structure
+  tests 'real clients' python3 tests/machine/clients.py target/release
+  for_root 'every way to be started' python3 tests/machine/starts.py target/release
+  for_root 'a network of namespaces' python3 tests/machine/network.py target/release
+  for_root 'the benchmark works' tests/bench/run.sh --short
+  finish
+}
+
+# What is missing is installed by root and named to everybody else.
+install_tools() {
+  local missing=() tool
+  for tool in "${tools[@]}"; do
+    command -v "${tool%%:*}" >/dev/null || missing+=("${tool##*:}")
+  done
+  ((${#missing[@]})) || return 0
+  if is_root && command -v apt-get >/dev/null; then
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get -qq -o DPkg::Lock::Timeout=300 update
+    apt-get -qq -o DPkg::Lock::Timeout=300 install --no-install-recommends -y "${missing[@]}" >/dev/null
+  else
+    echo "missing, install them to have their tests pass: ${missing[*]}"
+  fi
+}
+
+is_root() { ((EUID == 0)); }
+
+# A command that passes or fails as a whole.
+step() {
+  echo "== $1"
+  if "${@:2}"; then
+    passed=$((passed + 1))
+  else
+    echo "FAILED: $1"
+    failed=$((failed + 1))
+  fi
+}
+
+# A command that counts its tests: as `cargo test` does, or by a line `N passed, N failed`.
+tests() {
+  echo "== $1"
+  local status=0
+  "${@:2}" 2>&1 | tee "$log" || status=$?
+  local good bad ignored
+  good=$(count '([0-9]+) passed')
+  bad=$(count '([0-9]+) failed')
+  ignored=$(count '([0-9]+) ignored')
+  passed=$((passed + good))
+  if ((ignored)); then
+    omitted+=("$1: $ignored ignored tests")
+  fi
+  if ((status && bad == 0)) || ((good + bad == 0)); then
+    echo "FAILED: $1 came to no result (exit status $status)"
+    bad=1
+  fi
+  failed=$((failed + bad))
+}
+
+# The sum of the numbers in the result lines of the log.
+count() {
+  sed -nE "/^test result:|^[0-9]+ passed, /s/(^|.*[^0-9])$1.*/\\2/p" "$log" | awk '{ n += $1 } END { print n + 0 }'
+}
+
+# Tests that need root: without it they are left out, and that is said.
+for_root() {
+  if is_root; then
+    tests "$@"
+  else
+    needs_root+=("$1")
+  fi
+}
+
+finish() {
+  local what
+  echo "== result, after $((SECONDS / 60)) min $((SECONDS % 60)) s"
+  for what in "${omitted[@]}"; do
+    echo "left out: $what"
+  done
+  for what in "${needs_root[@]}"; do
+    echo "needs root: $what"
+  done
+  echo "$passed passed, $failed failed"
+  ((failed == 0 && ${#omitted[@]} == 0))
+}
+
+main
