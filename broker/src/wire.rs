@@ -129,6 +129,9 @@ pub struct Request {
     pub local: Endpoint,
     /// MTU in bytes of the route to the peer, as far as known; 0 = unknown.
     pub mtu: u32,
+    /// An earlier request, not known to be proven, that has to end to make room for this one. It
+    /// may have been proven or have ended meanwhile; then there is nothing to do.
+    pub replaces: Option<u64>,
     /// The datagram, unread but for the first two bytes; at most [`MAX_REQUEST`] bytes.
     pub datagram: Vec<u8>,
 }
@@ -299,6 +302,7 @@ mod tests {
             peer: "[fe80::1%7]:1069".parse::<SocketAddr>().unwrap().into(),
             local: "192.0.2.1:69".parse::<SocketAddr>().unwrap().into(),
             mtu: 1500,
+            replaces: Some(u64::MAX - 1),
             datagram: vec![7; MAX_REQUEST],
         };
         assert_eq!(request.peer.scope, 7);

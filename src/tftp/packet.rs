@@ -16,6 +16,19 @@ pub struct Request {
     pub asked: Asked,
 }
 
+/// A request that can not be served, and what could be read of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// The answer.
+    pub refusal: Refusal,
+    /// Read (RRQ) or write (WRQ).
+    pub kind: Option<Kind>,
+    /// The file name as sent.
+    pub name: Option<Vec<u8>>,
+    /// The mode as sent.
+    pub mode: Option<Vec<u8>>,
+}
+
 /// Which way the file goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -74,28 +87,46 @@ pub enum Refusal {
 /// bytes: shim asks for back-slashes and for garbage.
 ///
 /// # Errors
+/// What could be read, and
 /// - [`Refusal::Malformed`]: neither RRQ nor WRQ, or name or mode have no end.
 /// - [`Refusal::Missing`]: the name is empty. That is no file, and of all codes "file not found" is
 ///   the one on which a boot loader stops asking (U-Boot starts again after code 4).
 /// - [`Refusal::BadMode`]: the mode is neither octet nor netascii.
 //= rfc1350#section-5
-pub fn parse_request(datagram: &[u8]) -> Result<Request, Refusal> {
+pub fn parse_request(datagram: &[u8]) -> Result<Request, Unreadable> {
+    let mut unreadable = Unreadable {
+        refusal: Refusal::Malformed,
+        kind: None,
+        name: None,
+        mode: None,
+    };
     let (kind, rest) = match datagram {
         [0, 1, rest @ ..] => (Kind::Read, rest),
         [0, 2, rest @ ..] => (Kind::Write, rest),
-        _ => return Err(Refusal::Malformed),
+        _ => return Err(unreadable),
     };
-    let (name, rest) = string(rest).ok_or(Refusal::Malformed)?;
-    let (mode, mut rest) = string(rest).ok_or(Refusal::Malformed)?;
+    unreadable.kind = Some(kind);
+    let Some((name, rest)) = string(rest) else {
+        return Err(unreadable);
+    };
+    unreadable.name = Some(name.to_vec());
+    let Some((mode, mut rest)) = string(rest) else {
+        return Err(unreadable);
+    };
+    let refused = |refusal| Unreadable {
+        refusal,
+        mode: Some(mode.to_vec()),
+        ..unreadable.clone()
+    };
     if name.is_empty() {
-        return Err(Refusal::Missing);
+        return Err(refused(Refusal::Missing));
     }
     let mode = if mode.eq_ignore_ascii_case(b"octet") {
         Mode::Octet
     } else if mode.eq_ignore_ascii_case(b"netascii") {
         Mode::Netascii
     } else {
-        return Err(Refusal::BadMode);
+        return Err(refused(Refusal::BadMode));
     };
     let mut asked = Asked::default();
     while let Some((option, after)) = string(rest) {

@@ -1,7 +1,8 @@
 //! The places for proven transfers (`--max-connections`) and the line in front of them.
 //!
 //! Only a client that has answered gets in line, so a flood of requests from forged addresses
-//! takes neither places nor turns.
+//! takes neither places nor turns. Who is in line is not left without an answer: see
+//! [`super::transfer`].
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -38,9 +39,20 @@ impl Places {
         Some(Place(Rc::clone(self)))
     }
 
-    /// Puts a ticket at the end of the line; its turn comes by [`Ticket::give_place`].
-    pub(crate) fn line_up(&self, ticket: Rc<Ticket>) {
-        self.line.borrow_mut().push_back(ticket);
+    /// Puts a ticket into the line; its turn comes by [`Ticket::give_place`]. At the end, unless it
+    /// comes after a request that the same client has left for it: then it inherits that one's
+    /// place, in the line or, as its first, the one that is about to be free. Who asked twice must
+    /// not wait twice.
+    pub(crate) fn line_up(&self, ticket: Rc<Ticket>, left: Option<&Ticket>) {
+        let mut line = self.line.borrow_mut();
+        let Some(left) = left.filter(|left| left.has_turn()) else {
+            line.push_back(ticket);
+            return;
+        };
+        match line.iter_mut().find(|waiting| waiting.id == left.id) {
+            Some(waiting) => *waiting = ticket,
+            None => line.push_front(ticket),
+        }
     }
 
     /// Takes a ticket out of the line.
@@ -67,5 +79,73 @@ impl Drop for Place {
         if let Some(place) = places.take() {
             first.give_place(place);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::time::Instant;
+
+    use r_tftpd_broker::wire;
+
+    use super::super::tests::harness::file;
+    use super::super::ticket::Phase;
+    use super::*;
+
+    fn ticket(id: u64, phase: Phase) -> Rc<Ticket> {
+        let address = SocketAddr::from(([192, 0, 2, 1], 1000)).into();
+        let asked = wire::Request {
+            id,
+            peer: address,
+            local: address,
+            mtu: 0,
+            replaces: None,
+            datagram: vec![],
+        };
+        let ticket = Ticket::new(&asked, None, file(b"").into(), Instant::now());
+        ticket.set_phase(phase);
+        Rc::new(ticket)
+    }
+
+    fn line(places: &Places) -> Vec<u64> {
+        places
+            .line
+            .borrow()
+            .iter()
+            .map(|ticket| ticket.id)
+            .collect()
+    }
+
+    #[test]
+    fn who_asks_again_keeps_its_turn() {
+        let places = Places::new(0);
+        for id in 1..=3 {
+            places.line_up(ticket(id, Phase::Waiting), None);
+        }
+        let left = ticket(2, Phase::Waiting);
+        places.line_up(ticket(4, Phase::Waiting), Some(&left));
+        assert_eq!(line(&places), [1, 4, 3]);
+        let left = ticket(9, Phase::Proven);
+        places.line_up(ticket(5, Phase::Waiting), Some(&left));
+        assert_eq!(line(&places), [5, 1, 4, 3]);
+        let left = ticket(8, Phase::Unproven);
+        places.line_up(ticket(6, Phase::Waiting), Some(&left));
+        assert_eq!(line(&places), [5, 1, 4, 3, 6]);
+    }
+
+    #[test]
+    fn a_place_that_is_given_back_goes_to_the_first_in_line() {
+        let places = Places::new(1);
+        let place = places.take();
+        assert!(place.is_some() && places.take().is_none());
+        let first = ticket(1, Phase::Waiting);
+        places.line_up(Rc::clone(&first), None);
+        drop(place);
+        let place = first.take_place();
+        assert!(place.is_some());
+        assert_eq!((line(&places).len(), places.taken()), (0, 1));
+        drop(place);
+        assert!(places.take().is_some());
     }
 }

@@ -7,7 +7,7 @@ use tracing::{debug, info};
 
 use super::ticket::Ticket;
 use crate::tftp::options::Granted;
-use crate::tftp::packet::{Kind, Mode, Refusal};
+use crate::tftp::packet::{Kind, Mode, Refusal, Unreadable};
 use crate::tftp::session::{Figures, Outcome};
 
 /// The most characters of a name in a record.
@@ -18,16 +18,16 @@ const MAX_NAME: usize = 256;
 pub(crate) enum End {
     /// As the protocol says.
     Protocol(Outcome),
+    /// The request could not be read, or only in part.
+    Unreadable(Unreadable),
     /// A write was taken in whole and thrown away.
     Discarded,
     /// The broker did not grant the file.
     Denied(Denial),
-    /// The client asked anew from the same port.
+    /// The client turned to a newer request from the same port.
     Replaced,
     /// The client's port is closed.
     Gone,
-    /// The client was silent while it waited for its turn.
-    LeftTheLine,
     /// The client had not answered yet, and newer requests needed the room.
     GaveWay,
     /// The server is being stopped.
@@ -61,54 +61,93 @@ pub(crate) fn write(ticket: &Ticket, end: &End, result: &Result) {
         debug!(target: "r_tftpd::request", id, %peer, reason, "{word}");
         return;
     }
-    let request = ticket.request.as_ref();
+    // The client was served by its first request; that this one was sent twice is no news.
+    if ticket.is_repetition() && is_left_alone(end) {
+        let peer = &ticket.peer;
+        let reason = "the client kept to its earlier request";
+        debug!(target: "r_tftpd::request", id, %peer, reason, "repeated");
+        return;
+    }
+    let asked = Asked::new(ticket, end);
     let seconds = ticket.arrived.elapsed().as_secs_f64();
-    let Figures {
-        bytes,
-        blocks,
-        retransmitted,
-        timeouts,
-        ignored,
-    } = result.figures;
+    // Where nothing was transferred there is nothing to count.
+    let figures = Some(result.figures).filter(|figures| *figures != Figures::default());
+    let megabytes = figures.map(|figures| figures.bytes as f64 / 1e6);
     info!(
         target: "r_tftpd::request",
         id,
         peer = %ticket.peer,
         local = %ticket.local,
-        kind = request.map(|request| kind(request.kind)),
-        file = request.map(|request| escape(&request.name)),
-        mode = request.map(|request| mode(request.mode)),
-        asked = request.map(|request| request.asked.to_string()),
+        kind = asked.kind,
+        file = asked.file,
+        mode = asked.mode,
+        asked = asked.options,
         granted = result.granted.map(|granted| granted.to_string()),
         size = result.size,
-        bytes,
-        blocks,
-        retransmitted,
-        timeouts,
-        ignored,
+        bytes = figures.map(|figures| figures.bytes),
+        blocks = figures.map(|figures| figures.blocks),
+        retransmitted = figures.map(|figures| figures.retransmitted),
+        timeouts = figures.map(|figures| figures.timeouts),
+        ignored = figures.map(|figures| figures.ignored),
         duration_ms = rounded(seconds * 1e3),
-        rate = rounded(bytes as f64 / seconds.max(1e-6) / 1e6),
+        rate = megabytes.map(|megabytes| rounded(megabytes / seconds.max(1e-6))),
         reason,
         "{word}"
     );
 }
+
+/// What a client asked for, as far as it could be read.
+#[derive(Debug, Default)]
+struct Asked {
+    kind: Option<&'static str>,
+    file: Option<String>,
+    mode: Option<String>,
+    options: Option<String>,
+}
+
+impl Asked {
+    fn new(ticket: &Ticket, end: &End) -> Self {
+        match (&ticket.request, end) {
+            (Some(request), _) => Self {
+                kind: Some(kind(request.kind)),
+                file: Some(escape(&request.name)),
+                mode: Some(mode(request.mode).to_owned()),
+                options: Some(request.asked.to_string()),
+            },
+            (None, End::Unreadable(unreadable)) => Self {
+                kind: unreadable.kind.map(kind),
+                file: unreadable.name.as_deref().map(escape),
+                mode: unreadable.mode.as_deref().map(escape),
+                options: None,
+            },
+            (None, _) => Self::default(),
+        }
+    }
+}
+
+/// Whether the client wanted nothing of this request: it was silent, its port closed, or it said
+/// so.
+//= rfc1350#section-4
+fn is_left_alone(end: &End) -> bool {
+    match end {
+        End::Protocol(Outcome::Aborted { code }) => *code == UNKNOWN_TID,
+        End::Protocol(Outcome::TimedOut) | End::Gone | End::Replaced => true,
+        _ => false,
+    }
+}
+
+/// The error code for a packet of a TID that the receiver does not know (RFC 1350 appendix I).
+const UNKNOWN_TID: u16 = 5;
 
 fn word(end: &End) -> &'static str {
     match end {
         End::Protocol(Outcome::Complete) => "complete",
         End::Protocol(Outcome::SizeProbe) => "size-probe",
         End::Protocol(Outcome::Aborted { .. }) => "client-abort",
-        End::Protocol(Outcome::TimedOut) | End::LeftTheLine => "timeout",
-        End::Protocol(Outcome::Refused(refusal)) => match refusal {
-            Refusal::Missing => "missing",
-            Refusal::Denied => "denied",
-            Refusal::ReadOnly => "read-only",
-            Refusal::Malformed => "malformed",
-            Refusal::BadMode => "bad-mode",
-            Refusal::Busy => "busy",
-            Refusal::Stopping => "stopped",
-            Refusal::TooLarge | Refusal::ReadFailed | Refusal::Internal => "failed",
-        },
+        End::Protocol(Outcome::TimedOut) => "timeout",
+        End::Protocol(Outcome::Refused(refusal)) | End::Unreadable(Unreadable { refusal, .. }) => {
+            word_of_refusal(*refusal)
+        }
         End::Discarded => "discarded",
         End::Denied(Denial::Resources) | End::GaveWay => "busy",
         End::Denied(Denial::System) | End::ReadFailed(_) | End::Failed(_) => "failed",
@@ -119,12 +158,24 @@ fn word(end: &End) -> &'static str {
     }
 }
 
+fn word_of_refusal(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::Missing => "missing",
+        Refusal::Denied => "denied",
+        Refusal::ReadOnly => "read-only",
+        Refusal::Malformed => "malformed",
+        Refusal::BadMode => "bad-mode",
+        Refusal::Busy => "busy",
+        Refusal::Stopping => "stopped",
+        Refusal::TooLarge | Refusal::ReadFailed | Refusal::Internal => "failed",
+    }
+}
+
 fn reason(end: &End) -> Option<String> {
     let reason = match end {
         End::Protocol(Outcome::Aborted { code }) => return Some(format!("error {code}")),
         End::ReadFailed(reason) | End::Failed(reason) => return Some(reason.clone()),
         End::Protocol(Outcome::Refused(Refusal::TooLarge)) => "netascii form too large",
-        End::LeftTheLine => "silent while waiting for its turn",
         End::GaveWay => "never answered, newer requests needed the room",
         End::Denied(denial) => match denial {
             Denial::OutsideRoot => "outside the root",
@@ -176,7 +227,34 @@ fn rounded(value: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+    use std::time::Instant;
+
+    use r_tftpd_broker::wire;
+
+    use super::super::tests::harness::file;
     use super::*;
+    use crate::tftp::packet::parse_request;
+
+    #[test]
+    fn a_request_of_a_bad_mode_is_named() {
+        let address = SocketAddr::from(([192, 0, 2, 1], 1000)).into();
+        let request = wire::Request {
+            id: 1,
+            peer: address,
+            local: address,
+            mtu: 0,
+            replaces: None,
+            datagram: b"\0\x02boot\nfile\0mail\0".to_vec(),
+        };
+        let ticket = Ticket::new(&request, None, file(b"").into(), Instant::now());
+        let end = End::Unreadable(parse_request(&request.datagram).unwrap_err());
+        let asked = Asked::new(&ticket, &end);
+        assert_eq!(word(&end), "bad-mode");
+        assert_eq!(asked.kind, Some("write"));
+        assert_eq!(asked.file.as_deref(), Some("boot\\nfile"));
+        assert_eq!(asked.mode.as_deref(), Some("mail"));
+    }
 
     #[test]
     fn a_name_can_not_forge_a_record() {

@@ -1,18 +1,31 @@
 //! The table of requests: what a new one means for those that are there.
+//!
+//! **Two requests from one port.** A client repeats a request that seems lost. Where both wait for
+//! us, in a boot storm or after a restart, it gets two answers and keeps to one of them; a client
+//! that was switched off and on asks anew from the same port; and one that has all of a file asks
+//! for the next one before we have seen its last ACK. From here they look the same, only the
+//! client knows which request it means. Therefore a port can have two: the *first* and its
+//! *challenger*.
+//!
+//! - The challenger answers like any other request. When the client answers it, the first ends.
+//! - As long as the client is heard on neither, the first one keeps quiet. When it is heard on the
+//!   first one that goes on, and the challenger ends by itself, by the client's ERROR or in silence.
+//! - A request equal to one of the two that is still unproven makes that one send again.
+//! - A third request takes the place of the challenger.
 
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 use r_tftpd_broker::wire::Endpoint;
 
-use super::ticket::{Ending, Phase, Ticket};
+use super::ticket::{Phase, Ticket};
 use crate::tftp::packet::Request;
 
 /// All requests of a thread that have not ended.
 pub(crate) struct Requests {
     by_id: HashMap<u64, Listed>,
-    /// The one that answers this peer. Those that are ending are no longer in it.
-    by_peer: HashMap<Endpoint, u64>,
+    /// Those that answer a port of a client. Those that are ending are no longer in it.
+    by_peer: HashMap<Endpoint, Port>,
     /// By number of arrival: the oldest first.
     unproven: BTreeMap<u64, u64>,
     max_unproven: usize,
@@ -24,14 +37,21 @@ struct Listed {
     arrival: u64,
 }
 
+/// The ids of the requests of one port.
+#[derive(Clone, Copy)]
+struct Port {
+    first: u64,
+    challenger: Option<u64>,
+}
+
 /// What to do with a request.
 pub(crate) enum Admission {
     /// The client has not seen our answer yet: the transfer that is there repeats it.
     Repeat(Rc<Ticket>),
-    /// It is new; the one that answered this peer, if there was one, ends.
+    /// It is new.
     New {
-        /// The one that ends.
-        replaced: Option<Rc<Ticket>>,
+        /// The one that the client no longer waits for, if there is one, ends.
+        outdated: Option<Rc<Ticket>>,
     },
 }
 
@@ -50,22 +70,26 @@ impl Requests {
     /// What `request` of `peer` means.
     ///
     /// The same request again, options included, is a repetition as long as the client has not
-    /// answered. Otherwise it has begun anew and the old transfer would answer into the void.
-    /// Other options or another name are always a new request: firmware asks again without
-    /// options, or for the next file, from the same port.
+    /// answered. Everything else is a new request: firmware asks again without options, or for
+    /// the next file, from the same port. What was not answered by us yet is outdated by that: its
+    /// answer would come to a client that waits for another one.
     pub(crate) fn admit(&self, peer: Endpoint, request: &Request) -> Admission {
-        let listed = self.by_peer.get(&peer).and_then(|id| self.by_id.get(id));
-        match listed.map(|listed| &listed.ticket) {
-            Some(old) if is_unproven(old) && old.request.as_ref() == Some(request) => {
-                Admission::Repeat(Rc::clone(old))
-            }
-            old => Admission::New {
-                replaced: old.cloned(),
-            },
+        let (first, challenger) = self.of_peer(peer);
+        let equal = [challenger, first]
+            .into_iter()
+            .flatten()
+            .find(|old| is_unproven(old) && old.request.as_ref() == Some(request));
+        if let Some(equal) = equal {
+            return Admission::Repeat(Rc::clone(equal));
+        }
+        let outdated = challenger.or(first.filter(|first| is_unanswered(first)));
+        Admission::New {
+            outdated: outdated.cloned(),
         }
     }
 
-    /// Adds a request. Returns the oldest unproven one if it has to give way.
+    /// Adds a request, as a challenger if there is one of that port already. Returns the oldest
+    /// unproven one if it has to give way.
     pub(crate) fn insert(&mut self, ticket: Rc<Ticket>) -> Option<Rc<Ticket>> {
         let oldest = if self.unproven.len() >= self.max_unproven {
             let id = self.unproven.first_key_value().map(|(_, id)| *id);
@@ -78,10 +102,26 @@ impl Requests {
         }
         let arrival = self.arrivals;
         self.arrivals += 1;
-        self.by_peer.insert(ticket.peer, ticket.id);
+        self.insert_port(&ticket);
         self.unproven.insert(arrival, ticket.id);
         self.by_id.insert(ticket.id, Listed { ticket, arrival });
         oldest
+    }
+
+    fn insert_port(&mut self, ticket: &Ticket) {
+        let alone = Port {
+            first: ticket.id,
+            challenger: None,
+        };
+        let port = self.by_peer.entry(ticket.peer).or_insert(alone);
+        if port.first == ticket.id {
+            return;
+        }
+        port.challenger = Some(ticket.id);
+        if let Some(first) = self.by_id.get(&port.first).map(|listed| &listed.ticket) {
+            first.set_challenged(true);
+            ticket.set_repetition(is_same_file(first, ticket));
+        }
     }
 
     /// The client has answered: it no longer gives way.
@@ -91,11 +131,37 @@ impl Requests {
         }
     }
 
-    /// It is ending: its peer and its share of the unproven ones are free for others.
+    /// The client has acknowledged something of `ticket`. Returns the one that it has left for
+    /// that, which ends.
+    pub(crate) fn choose(&self, ticket: &Ticket) -> Option<Rc<Ticket>> {
+        let (first, challenger) = self.of_peer(ticket.peer);
+        challenger.filter(|challenger| challenger.id == ticket.id)?;
+        ticket.set_repetition(false);
+        first.cloned()
+    }
+
+    /// It is ending: its port and its share of the unproven ones are free for others.
     pub(crate) fn detach(&mut self, ticket: &Ticket) {
         self.prove(ticket.id);
-        if self.by_peer.get(&ticket.peer) == Some(&ticket.id) {
-            self.by_peer.remove(&ticket.peer);
+        let Some(port) = self.by_peer.get(&ticket.peer).copied() else {
+            return;
+        };
+        let left = match port.challenger {
+            Some(challenger) if challenger == ticket.id => port.first,
+            Some(challenger) if port.first == ticket.id => challenger,
+            None if port.first == ticket.id => {
+                self.by_peer.remove(&ticket.peer);
+                return;
+            }
+            _ => return,
+        };
+        let alone = Port {
+            first: left,
+            challenger: None,
+        };
+        self.by_peer.insert(ticket.peer, alone);
+        if let Some(left) = self.find(left) {
+            left.set_challenged(false);
         }
     }
 
@@ -125,125 +191,36 @@ impl Requests {
         self.iter()
             .all(|ticket| ticket.phase() == Phase::Opening && ticket.ending().is_some())
     }
+
+    /// The first request of a port and its challenger.
+    fn of_peer(&self, peer: Endpoint) -> (Option<&Rc<Ticket>>, Option<&Rc<Ticket>>) {
+        let port = self.by_peer.get(&peer);
+        let first = port.and_then(|port| self.find(port.first));
+        let challenger = port.and_then(|port| self.find(port.challenger?));
+        (first, challenger)
+    }
 }
 
+/// The client has not answered.
 fn is_unproven(ticket: &Ticket) -> bool {
     match ticket.phase() {
-        Phase::Opening | Phase::AwaitingScratch | Phase::Unproven => {
-            ticket.ending() != Some(Ending::Replaced)
-        }
+        Phase::Opening | Phase::AwaitingScratch | Phase::Unproven => true,
         Phase::Waiting | Phase::Proven => false,
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::net::SocketAddr;
-    use std::time::Instant;
-
-    use r_tftpd_broker::wire;
-
-    use super::super::tests::harness::file;
-    use super::*;
-    use crate::tftp::packet::parse_request;
-
-    fn request(words: &[&str]) -> Request {
-        let words: String = words.iter().map(|word| format!("{word}\0")).collect();
-        parse_request(&[&[0, 1], words.as_bytes()].concat()).unwrap()
-    }
-
-    fn peer(port: u16) -> Endpoint {
-        SocketAddr::from(([192, 0, 2, 1], port)).into()
-    }
-
-    fn ticket(id: u64, port: u16, request: Request) -> Rc<Ticket> {
-        let (peer, local) = (peer(port), peer(69));
-        let asked = wire::Request {
-            id,
-            peer,
-            local,
-            mtu: 0,
-            datagram: vec![],
-        };
-        Rc::new(Ticket::new(
-            &asked,
-            Some(request),
-            file(b"").into(),
-            Instant::now(),
-        ))
-    }
-
-    fn is_repeat(requests: &Requests, port: u16, words: &[&str]) -> bool {
-        matches!(
-            requests.admit(peer(port), &request(words)),
-            Admission::Repeat(_)
-        )
-    }
-
-    fn replaces(requests: &Requests, port: u16, words: &[&str]) -> Option<u64> {
-        match requests.admit(peer(port), &request(words)) {
-            Admission::New { replaced } => replaced.map(|ticket| ticket.id),
-            Admission::Repeat(_) => None,
-        }
-    }
-
-    #[test]
-    fn only_the_same_request_from_the_same_port_is_a_repetition() {
-        let mut requests = Requests::new(10);
-        let words = ["f", "octet", "blksize", "1468"];
-        requests.insert(ticket(1, 1000, request(&words)));
-        assert!(is_repeat(&requests, 1000, &words));
-        assert!(!is_repeat(&requests, 1001, &words));
-        assert_eq!(replaces(&requests, 1001, &words), None);
-        for other in [
-            &["g", "octet", "blksize", "1468"][..],
-            &["f", "octet"],
-            &["f", "netascii"],
-        ] {
-            assert_eq!(replaces(&requests, 1000, other), Some(1), "{other:?}");
-        }
-    }
-
-    #[test]
-    fn once_proven_the_same_request_replaces() {
-        let mut requests = Requests::new(10);
-        let old = ticket(1, 1000, request(&["f", "octet"]));
-        requests.insert(Rc::clone(&old));
-        old.set_phase(Phase::Proven);
-        requests.prove(1);
-        assert_eq!(replaces(&requests, 1000, &["f", "octet"]), Some(1));
-        assert_eq!(requests.unproven(), 0);
-    }
-
-    #[test]
-    fn the_end_of_a_replaced_request_leaves_its_successor() {
-        let mut requests = Requests::new(10);
-        let old = ticket(1, 1000, request(&["f", "octet"]));
-        requests.insert(Rc::clone(&old));
-        requests.detach(&old);
-        requests.insert(ticket(2, 1000, request(&["g", "octet"])));
-        requests.remove(&old);
-        assert!(is_repeat(&requests, 1000, &["g", "octet"]));
-        assert_eq!(requests.unproven(), 1);
-    }
-
-    #[test]
-    fn the_oldest_unproven_gives_way_and_the_proven_never() {
-        let mut requests = Requests::new(2);
-        let first = ticket(1, 1, request(&["f", "octet"]));
-        assert!(requests.insert(Rc::clone(&first)).is_none());
-        requests.prove(1);
-        for id in [2, 3] {
-            let port = u16::try_from(id).unwrap();
-            assert!(
-                requests
-                    .insert(ticket(id, port, request(&["f", "octet"])))
-                    .is_none()
-            );
-        }
-        let oldest = requests.insert(ticket(4, 4, request(&["f", "octet"])));
-        assert_eq!(oldest.map(|ticket| ticket.id), Some(2));
-        assert_eq!(requests.unproven(), 2);
-        assert!(requests.find(1).is_some());
-    }
+/// We have not answered: nothing was sent.
+fn is_unanswered(ticket: &Ticket) -> bool {
+    matches!(ticket.phase(), Phase::Opening | Phase::AwaitingScratch)
 }
+
+fn is_same_file(one: &Ticket, other: &Ticket) -> bool {
+    let file = |ticket: &Ticket| {
+        let request = ticket.request.as_ref()?;
+        Some((request.kind, request.name.clone()))
+    };
+    file(one) == file(other)
+}
+
+#[cfg(test)]
+mod tests;

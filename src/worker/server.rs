@@ -150,17 +150,27 @@ impl Server {
             return Err(link::Error::Violation("an id twice"));
         }
         self.taken.set(self.taken.get() + 1);
+        self.make_room(asked.replaces);
         let (request, refusal) = match parse_request(&asked.datagram) {
             Ok(request) if request.kind == Kind::Write && !self.settings.wrq_devnull => {
-                (Some(request), Some(Refusal::ReadOnly))
+                let outcome = Outcome::Refused(Refusal::ReadOnly);
+                let end = End::Protocol(outcome);
+                (Some(request), Some((Refusal::ReadOnly, end)))
             }
             Ok(request) => (Some(request), None),
-            Err(refusal) => (None, Some(refusal)),
+            Err(unreadable) => {
+                let refusal = unreadable.refusal;
+                (None, Some((refusal, End::Unreadable(unreadable))))
+            }
         };
         let ticket = Rc::new(Ticket::new(asked, request, socket, Instant::now()));
         if self.stopping.get() == Some(Stopping::Draining) {
             // Unanswered: the client asks again, perhaps when the server is back.
             self.finish(&ticket, false, &End::Stopped, &record::Result::default());
+            return Ok(());
+        }
+        if let Some((refusal, end)) = refusal {
+            self.refuse(&ticket, refusal, end);
             return Ok(());
         }
         if let Some(request) = &ticket.request {
@@ -174,16 +184,12 @@ impl Server {
                     });
                     return Ok(());
                 }
-                Admission::New { replaced } => {
-                    if let Some(old) = replaced {
+                Admission::New { outdated } => {
+                    if let Some(old) = outdated {
                         self.end(&old, Ending::Replaced);
                     }
                 }
             }
-        }
-        if let Some(refusal) = refusal {
-            self.refuse(&ticket, refusal, End::Protocol(Outcome::Refused(refusal)));
-            return Ok(());
         }
         let oldest = self.requests.borrow_mut().insert(Rc::clone(&ticket));
         if let Some(oldest) = oldest {
@@ -200,6 +206,17 @@ impl Server {
             _ => self.start(ticket, begin::discard),
         }
         Ok(())
+    }
+
+    /// The broker has no room for a request that is silent; if it still is one, it ends.
+    fn make_room(&self, replaced: Option<u64>) {
+        let requests = self.requests.borrow();
+        let oldest = replaced.and_then(|id| requests.find(id)).cloned();
+        drop(requests);
+        if let Some(oldest) = oldest.filter(|oldest| !oldest.has_turn()) {
+            self.end(&oldest, Ending::GaveWay);
+            self.note_gave_way();
+        }
     }
 
     fn handle_denied(&self, id: u64, reason: Denial) -> Result<(), link::Error> {
@@ -280,6 +297,14 @@ impl Server {
             .set(self.dropped.get() + result.figures.ignored);
         record::write(ticket, end, result);
         self.ended.notify_one();
+    }
+
+    /// The client has acknowledged something of `ticket`: if it had another request on the same
+    /// port before, that one ends. Returns it.
+    pub(crate) fn choose(&self, ticket: &Ticket) -> Option<Rc<Ticket>> {
+        let left = self.requests.borrow().choose(ticket)?;
+        self.end(&left, Ending::Replaced);
+        Some(left)
     }
 
     /// The peer of a transfer has answered and the transfer goes on.

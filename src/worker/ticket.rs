@@ -21,7 +21,7 @@ pub(crate) struct Ticket {
     pub(crate) local: Endpoint,
     /// Bytes of the largest IP packet of the path, 0 = not known.
     pub(crate) mtu: u32,
-    /// What was asked; none = it could not be read.
+    /// What was asked; none = it could not be read, see [`super::record::End::Unreadable`].
     pub(crate) request: Option<Request>,
     /// When it arrived.
     pub(crate) arrived: Instant,
@@ -29,6 +29,8 @@ pub(crate) struct Ticket {
     /// Held until the broker has answered and a transfer takes it over.
     socket: Cell<Option<OwnedFd>>,
     repeated: Cell<bool>,
+    challenged: Cell<bool>,
+    repetition: Cell<bool>,
     ending: Cell<Option<Ending>>,
     scratch: Cell<Option<Result<OwnedFd, Denial>>>,
     place: Cell<Option<Place>>,
@@ -53,7 +55,7 @@ pub(crate) enum Phase {
 /// Why a transfer ends that could go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// The client made a new request from the same port.
+    /// The client has turned to a newer request from the same port.
     Replaced,
     /// Too many unproven ones: the oldest gives way.
     GaveWay,
@@ -86,6 +88,8 @@ impl Ticket {
             phase: Cell::new(Phase::Opening),
             socket: Cell::new(Some(socket)),
             repeated: Cell::default(),
+            challenged: Cell::default(),
+            repetition: Cell::default(),
             ending: Cell::default(),
             scratch: Cell::default(),
             place: Cell::default(),
@@ -103,6 +107,11 @@ impl Ticket {
         self.phase.set(phase);
     }
 
+    /// It has a place or waits for one.
+    pub(crate) fn has_turn(&self) -> bool {
+        matches!(self.phase(), Phase::Waiting | Phase::Proven)
+    }
+
     /// The reply socket; none = taken before.
     pub(crate) fn take_socket(&self) -> Option<OwnedFd> {
         self.socket.take()
@@ -117,6 +126,29 @@ impl Ticket {
     /// Whether the client sent the same request again since the last call.
     pub(crate) fn take_repeated(&self) -> bool {
         self.repeated.take()
+    }
+
+    /// The client has made another request from the same port (`true`), or has kept to this one
+    /// nevertheless (`false`): see [`super::requests`].
+    pub(crate) fn set_challenged(&self, challenged: bool) {
+        if self.challenged.replace(challenged) != challenged {
+            self.wake();
+        }
+    }
+
+    /// Whether the client, as far as known, may have turned to another request.
+    pub(crate) fn is_challenged(&self) -> bool {
+        self.challenged.get()
+    }
+
+    /// Whether it may be nothing but an earlier request of the client, sent again.
+    pub(crate) fn set_repetition(&self, repetition: bool) {
+        self.repetition.set(repetition);
+    }
+
+    /// Whether it may be nothing but an earlier request of the client, sent again.
+    pub(crate) fn is_repetition(&self) -> bool {
+        self.repetition.get()
     }
 
     /// Makes it end. The first reason counts.

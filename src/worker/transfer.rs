@@ -1,4 +1,7 @@
 //! One transfer: the task that connects a state machine with its socket, its file and the time.
+//!
+//! **In line.** Where all places are taken, a client that has answered goes on in small steps: each
+//! of its ACKs is held for [`PACE`] before it counts. When there is a place nothing is held any more.
 
 use std::future::poll_fn;
 use std::io;
@@ -22,13 +25,19 @@ use super::window::Layout;
 use crate::tftp::packet::{Packet, Refusal};
 use crate::tftp::session::Outcome;
 
-/// A client in line that sends nothing for this long has given up. GRUB does not repeat an ACK and
-/// waits about as long for the block after it, so anything shorter would lose it.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// A client in line gets an answer this long after each ACK: one window, so that it does not give
+/// up. Clients have no more than five to ten seconds for one answer, GRUB does not repeat an ACK
+/// at all, and the transfers in front can take minutes.
+const PACE: Duration = Duration::from_secs(2);
 
 /// Bytes of a datagram from a client that reads, that matter: an ACK has 4, msftwindow 5, an ERROR
 /// rarely more than a line of text.
 const ANSWER: usize = 516;
+
+/// How much later a transfer reminds its client if that seems to have turned to a newer request
+/// (see [`super::requests`]): a block of an old transfer could be taken for the answer to the new
+/// one, which by then is known to the client or given up.
+const REST: Duration = Duration::from_secs(5);
 
 /// Pause before a full send queue is tried again; why not wait for room: [`crate::sys::watch`].
 const QUEUE_PAUSE: Duration = Duration::from_millis(1);
@@ -74,12 +83,12 @@ struct Transfer {
     source: Option<Source>,
     /// Taken at the first ACK.
     place: Option<Place>,
-    /// The first ACK of a client in line.
+    /// What the client in line sent last, for [`PACE`].
     held: Option<Held>,
     /// The client has sent anything at all: it is no forged address.
     answered: bool,
-    /// How long the client waited in line. The engine's clock stood still meanwhile: it must not
-    /// take our delay for a timeout or a round trip.
+    /// How long datagrams were held. The engine's clock stood still meanwhile: it must not take our
+    /// delay for a timeout or a round trip.
     stood: Duration,
     /// One past the last block that was ever sent.
     sent: u64,
@@ -87,18 +96,16 @@ struct Transfer {
     end: Option<End>,
 }
 
-/// An ACK that has to wait until there is a place.
+/// A datagram that has to wait.
 struct Held {
     datagram: Vec<u8>,
-    /// When it arrived.
-    arrived: Instant,
-    /// When the client was heard last.
-    heard: Instant,
+    /// When the client answered.
+    since: Instant,
 }
 
 /// What a transfer waits for.
 enum Event {
-    /// Datagrams arrived and were given to the engine.
+    /// Datagrams arrived and were given to the engine, or are held.
     Datagrams,
     /// The deadline has passed.
     Deadline,
@@ -116,8 +123,12 @@ impl Transfer {
     /// TFTP: send what is to be sent, wait for an answer or for the time to run out, until there
     /// is an outcome.
     async fn serve(&mut self, socket: &mut ReplySocket) -> End {
+        if let Some(ending) = self.ticket.ending() {
+            // While its netascii form was made: nothing was sent.
+            return self.end_of_ending(ending, socket);
+        }
         let mut now = Instant::now();
-        let mut sleep = pin!(sleep_until((now + PATIENCE).into()));
+        let mut sleep = pin!(sleep_until((now + PACE).into()));
         loop {
             while let Some(step) = self.engine.poll_transmit() {
                 socket.begin();
@@ -141,13 +152,12 @@ impl Transfer {
             now = Instant::now();
             match event {
                 Event::Datagrams => (),
-                Event::Deadline if self.held.is_some() => return End::LeftTheLine,
+                Event::Deadline if self.held.is_some() => self.release(now),
+                Event::Deadline if self.is_left() => return End::Replaced,
                 Event::Deadline => self.engine.handle_timeout(self.engine_time(now)),
                 Event::Repeated => self.engine.handle_repeated_request(self.engine_time(now)),
                 Event::Turn(place) => self.take_turn(place, now),
-                Event::Ending(Ending::Stopping) => return self.stop(socket),
-                Event::Ending(Ending::GaveWay) => return End::GaveWay,
-                Event::Ending(Ending::Replaced) => return self.end_of_replaced(),
+                Event::Ending(ending) => return self.end_of_ending(ending, socket),
                 Event::Failed(error) => return End::Failed(error.to_string()),
             }
         }
@@ -201,6 +211,8 @@ impl Transfer {
     ) -> Poll<Event> {
         self.ticket.register(cx);
         if let Some(ending) = self.ticket.ending() {
+            // The last ACK can have come together with the newer request.
+            let _ = self.poll_datagrams(cx, socket);
             return Poll::Ready(Event::Ending(ending));
         }
         if let Some(place) = self.ticket.take_place() {
@@ -213,8 +225,11 @@ impl Transfer {
             return Poll::Ready(received.map_or_else(Event::Failed, |()| Event::Datagrams));
         }
         let deadline = match &self.held {
-            Some(held) => Some(held.heard + PATIENCE),
-            None => self.engine.deadline().map(|deadline| deadline + self.stood),
+            Some(held) => Some(held.since + PACE),
+            None => self.engine.deadline().map(|deadline| {
+                let rests = self.ticket.is_challenged() && self.engine.is_proven();
+                deadline + self.stood + if rests { REST } else { Duration::ZERO }
+            }),
         };
         match deadline {
             Some(deadline) => poll_deadline(cx, sleep, deadline).map(|()| Event::Deadline),
@@ -244,27 +259,34 @@ impl Transfer {
         let mut buffers = server.buffers.borrow_mut();
         let mut now = None;
         socket.poll_receive(cx, &mut buffers.receive, slot, |datagram| {
-            let now = *now.get_or_insert_with(|| engine_time(Instant::now(), *stood));
+            let now = *now.get_or_insert_with(Instant::now);
+            let engine_now = engine_time(now, *stood);
             *answered = true;
-            if let Some(held) = held {
-                match Packet::parse(datagram) {
-                    Some(Packet::Error(..)) => engine.handle_datagram(datagram, now),
-                    _ => held.heard = now,
-                }
-            } else if engine.is_proven() {
-                engine.handle_datagram(datagram, now);
+            ticket.set_challenged(false);
+            let goes_on = if ticket.phase() == Phase::Waiting {
+                !has_to_wait(engine, datagram, engine_now)
             } else {
-                *held = prove(server, ticket, engine, place, datagram, now);
+                engine.is_proven() || prove(server, ticket, engine, place, datagram, engine_now)
+            };
+            if goes_on {
+                engine.handle_datagram(datagram, engine_now);
+            } else {
+                hold(held, engine, datagram, now);
             }
         })
     }
 
-    /// There is a place: the ACK that had to wait counts now.
+    /// There is a place: nothing has to wait from now on.
     fn take_turn(&mut self, place: Place, now: Instant) {
         self.place = Some(place);
         self.ticket.set_phase(Phase::Proven);
+        self.release(now);
+    }
+
+    /// What was held counts now.
+    fn release(&mut self, now: Instant) {
         if let Some(held) = self.held.take() {
-            self.stood = now.saturating_duration_since(held.arrived);
+            self.stood += now.saturating_duration_since(held.since);
             self.engine
                 .handle_datagram(&held.datagram, self.engine_time(now));
         }
@@ -285,7 +307,7 @@ impl Transfer {
 
     /// Gives everything back and writes the record.
     fn finish(&mut self, end: &End) {
-        if self.held.is_some() {
+        if self.ticket.phase() == Phase::Waiting {
             self.server.places.leave_line(&self.ticket);
         }
         if let Engine::Send(session) = &self.engine {
@@ -297,6 +319,11 @@ impl Transfer {
         self.place = None;
     }
 
+    /// The client did not answer in time and has made another request meanwhile.
+    fn is_left(&self) -> bool {
+        self.ticket.is_challenged() && !self.engine.is_proven()
+    }
+
     fn end_of(&self, outcome: Outcome) -> End {
         match (outcome, &self.engine) {
             (Outcome::Complete, Engine::Receive(..)) => End::Discarded,
@@ -304,8 +331,17 @@ impl Transfer {
         }
     }
 
-    /// A client that asks for the next file has got this one if all of it was sent: lpxelinux does
-    /// so within milliseconds of its final ACK.
+    fn end_of_ending(&mut self, ending: Ending, socket: &mut ReplySocket) -> End {
+        let now = self.engine_time(Instant::now());
+        match (self.engine.outcome(now), ending) {
+            (Some(outcome), _) => self.end.take().unwrap_or_else(|| self.end_of(outcome)),
+            (None, Ending::Stopping) => self.stop(socket),
+            (None, Ending::GaveWay) => End::GaveWay,
+            (None, Ending::Replaced) => self.end_of_replaced(),
+        }
+    }
+
+    /// A client that turns to the next file has got this one if all of it was sent.
     fn end_of_replaced(&self) -> End {
         match (&self.engine, &self.source) {
             (Engine::Send(session), Some(source)) => {
@@ -330,37 +366,63 @@ fn engine_time(now: Instant, stood: Duration) -> Instant {
 }
 
 /// A datagram of a client that had not answered. If the transfer goes on with it, it needs a place;
-/// without one the datagram is held and the client waits in line.
+/// without one the client gets in line and the datagram has to wait: `false`.
 fn prove(
     server: &Server,
     ticket: &Rc<Ticket>,
-    engine: &mut Engine,
+    engine: &Engine,
     place: &mut Option<Place>,
     datagram: &[u8],
     now: Instant,
-) -> Option<Held> {
+) -> bool {
     // What it means is tried on a copy: a final ACK, an ERROR or junk needs no place.
     let mut next = engine.clone();
     next.handle_datagram(datagram, now);
+    let left = if next.is_proven() {
+        server.choose(ticket)
+    } else {
+        None
+    };
     let goes_on = next.is_proven() && next.outcome(now).is_none();
     if !goes_on {
-        *engine = next;
-        return None;
+        return true;
     }
     server.prove(ticket);
     *place = server.places.take();
     if place.is_some() {
         ticket.set_phase(Phase::Proven);
-        *engine = next;
-        return None;
+        return true;
     }
     ticket.set_phase(Phase::Waiting);
-    server.places.line_up(Rc::clone(ticket));
-    Some(Held {
+    server.places.line_up(Rc::clone(ticket), left.as_deref());
+    false
+}
+
+/// Whether a datagram of a client in line asks for more. What ends the transfer does not, nor does
+/// junk.
+fn has_to_wait(engine: &Engine, datagram: &[u8], now: Instant) -> bool {
+    match (engine, Packet::parse(datagram)) {
+        (Engine::Send(_), Some(Packet::Ack(_))) | (Engine::Receive(..), Some(Packet::Data(..))) => {
+            let mut next = engine.clone();
+            next.handle_datagram(datagram, now);
+            next.outcome(now).is_none()
+        }
+        _ => false,
+    }
+}
+
+/// Holds a datagram. Of several ACKs the last one says most, of several blocks only the first one
+/// is the one to come.
+fn hold(held: &mut Option<Held>, engine: &Engine, datagram: &[u8], now: Instant) {
+    let since = match (&*held, engine) {
+        (Some(_), Engine::Receive(..)) => return,
+        (Some(held), Engine::Send(_)) => held.since,
+        (None, _) => now,
+    };
+    *held = Some(Held {
         datagram: datagram.to_vec(),
-        arrived: now,
-        heard: now,
-    })
+        since,
+    });
 }
 
 /// Ready when `deadline` has passed. The timer is left alone as long as it fires early: deadlines

@@ -1,6 +1,6 @@
 //! Who is answered, and how much at once. Time is an argument.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -15,12 +15,39 @@ pub(super) struct Limits {
     deny: Vec<Network>,
     max_per_client: u32,
     max_outstanding: usize,
-    /// Requests outstanding of each address; never an entry of 0, so never longer than
-    /// `max_outstanding`.
-    clients: HashMap<IpAddr, u32>,
+    /// Addresses with requests outstanding, so never longer than `max_outstanding`.
+    clients: HashMap<IpAddr, Client>,
     outstanding: usize,
+    /// What is neither proven nor about to end, by id: the oldest first.
+    silent: BTreeMap<u64, Silent>,
     budgets: Budgets,
 }
+
+/// What is outstanding of one address.
+#[derive(Debug, Default)]
+struct Client {
+    /// Never 0.
+    outstanding: u32,
+    /// Those of them that are silent.
+    silent: BTreeSet<u64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Silent {
+    peer: IpAddr,
+    since: Instant,
+}
+
+/// How long a request is not made to give way: an honest client has answered by then.
+const GRACE: Duration = Duration::from_millis(200);
+
+/// Requests of one address that can be about to give way at once. The worker ends them within
+/// milliseconds.
+const GIVING_WAY: u32 = 64;
+
+/// The broker is nearly full when no more than one in so many places is free. That is what those
+/// that are about to give way can take.
+const KEPT_FREE: usize = 8;
 
 /// Why a request is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,13 +87,18 @@ impl Limits {
             max_outstanding: usize::try_from(max_outstanding).unwrap_or(usize::MAX),
             clients: HashMap::new(),
             outstanding: 0,
+            silent: BTreeMap::new(),
             budgets: Budgets::default(),
         }
     }
 
-    /// Takes a request in and tells the bytes charged for it, or says why not. What was taken in is
-    /// given back by [`Self::release`] and [`Self::refund`].
-    pub(super) fn admit(&mut self, peer: IpAddr, now: Instant) -> Result<u64, Excess> {
+    /// Takes request `id`, higher than all before, in and tells the bytes charged for it, or says
+    /// why not. What was taken in is given back by [`Self::release`] and [`Self::refund`].
+    ///
+    /// An address that has all its requests outstanding, some of them silent, is not refused: an
+    /// honest client can share it with one that floods (NAT). The caller asks [`Self::give_way`]
+    /// which one ends instead.
+    pub(super) fn admit(&mut self, peer: IpAddr, id: u64, now: Instant) -> Result<u64, Excess> {
         let named = |networks: &[Network]| networks.iter().any(|network| network.contains(peer));
         if named(&self.deny) || !(self.allow.is_empty() || named(&self.allow)) {
             return Err(Excess::Network);
@@ -74,28 +106,65 @@ impl Limits {
         if self.outstanding >= self.max_outstanding {
             return Err(Excess::Outstanding);
         }
-        if self
-            .clients
-            .get(&peer)
-            .is_some_and(|count| *count >= self.max_per_client)
-        {
-            return Err(Excess::PerClient);
+        if let Some(client) = self.clients.get(&peer) {
+            let over = client.outstanding.checked_sub(self.max_per_client);
+            if over.is_some_and(|over| over >= GIVING_WAY || self.oldest_of(client, now).is_none())
+            {
+                return Err(Excess::PerClient);
+            }
         }
         let charged = self.budgets.charge(peer, now).ok_or(Excess::Budget)?;
-        *self.clients.entry(peer).or_insert(0) += 1;
+        let client = self.clients.entry(peer).or_default();
+        client.outstanding += 1;
+        client.silent.insert(id);
         self.outstanding += 1;
+        self.silent.insert(id, Silent { peer, since: now });
         Ok(charged)
     }
 
+    /// After [`Self::admit`]: the silent request that has to end to make up for it, of the same
+    /// address if that has more than its number, of any if the broker is nearly full. It counts
+    /// until it is released.
+    pub(super) fn give_way(&mut self, peer: IpAddr, now: Instant) -> Option<u64> {
+        let client = self.clients.get(&peer)?;
+        let nearly_full = self.max_outstanding - self.max_outstanding / KEPT_FREE;
+        let id = if client.outstanding > self.max_per_client {
+            self.oldest_of(client, now)?
+        } else if self.outstanding > nearly_full {
+            let (id, silent) = self.silent.first_key_value()?;
+            is_late(silent, now).then_some(*id)?
+        } else {
+            return None;
+        };
+        self.prove(id);
+        Some(id)
+    }
+
+    /// The request no longer gives way.
+    pub(super) fn prove(&mut self, id: u64) {
+        let silent = self.silent.remove(&id);
+        if let Some(client) = silent.and_then(|silent| self.clients.get_mut(&silent.peer)) {
+            client.silent.remove(&id);
+        }
+    }
+
     /// Gives the place of an ended request back.
-    pub(super) fn release(&mut self, peer: IpAddr) {
+    pub(super) fn release(&mut self, peer: IpAddr, id: u64) {
+        self.prove(id);
         self.outstanding = self.outstanding.saturating_sub(1);
-        if let Some(count) = self.clients.get_mut(&peer) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
+        if let Some(client) = self.clients.get_mut(&peer) {
+            client.outstanding = client.outstanding.saturating_sub(1);
+            if client.outstanding == 0 {
                 self.clients.remove(&peer);
             }
         }
+    }
+
+    /// The oldest silent request of an address, if an honest client would have answered it.
+    fn oldest_of(&self, client: &Client, now: Instant) -> Option<u64> {
+        let oldest = client.silent.first()?;
+        let silent = self.silent.get(oldest)?;
+        is_late(silent, now).then_some(*oldest)
     }
 
     /// Gives bytes back that were charged and not sent to a silent peer.
@@ -107,6 +176,10 @@ impl Limits {
     pub(super) fn may_log(&mut self, peer: IpAddr, now: Instant) -> bool {
         self.budgets.may_log(peer, now)
     }
+}
+
+fn is_late(silent: &Silent, now: Instant) -> bool {
+    now.saturating_duration_since(silent.since) >= GRACE
 }
 
 /// Lets a log line pass now and then.
@@ -139,91 +212,4 @@ impl Throttle {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::budget::CHARGE;
-    use super::*;
-
-    fn limits(max_per_client: u32) -> Limits {
-        Limits::new(Vec::new(), Vec::new(), max_per_client, 20_000)
-    }
-
-    fn ip(text: &str) -> IpAddr {
-        text.parse().unwrap()
-    }
-
-    #[test]
-    fn only_allowed_networks_that_are_not_denied_are_answered() {
-        let network = |text: &str| vec![text.parse().unwrap()];
-        let mut limits = Limits::new(network("10.0.0.0/8"), network("10.1.0.0/16"), 10, 10);
-        let now = Instant::now();
-        assert_eq!(limits.admit(ip("10.2.0.1"), now), Ok(CHARGE));
-        assert_eq!(limits.admit(ip("10.1.0.1"), now), Err(Excess::Network));
-        assert_eq!(limits.admit(ip("192.0.2.1"), now), Err(Excess::Network));
-        assert_eq!(limits.admit(ip("2001:db8::1"), now), Err(Excess::Network));
-    }
-
-    #[test]
-    fn an_address_has_its_number_of_requests_and_no_more() {
-        let (mut limits, now) = (limits(2), Instant::now());
-        let (one, other) = (ip("192.0.2.1"), ip("192.0.2.2"));
-        assert_eq!(limits.admit(one, now), Ok(CHARGE));
-        assert_eq!(limits.admit(one, now), Ok(CHARGE));
-        assert_eq!(limits.admit(one, now), Err(Excess::PerClient));
-        assert_eq!(limits.admit(other, now), Ok(CHARGE));
-        limits.release(one);
-        assert_eq!(limits.admit(one, now), Ok(CHARGE));
-    }
-
-    #[test]
-    fn nothing_is_kept_of_ended_requests() {
-        let (mut limits, now) = (limits(2), Instant::now());
-        for host in 0..=255 {
-            let peer = IpAddr::from([192, 0, 2, host]);
-            assert_eq!(limits.admit(peer, now), Ok(CHARGE));
-            limits.release(peer);
-        }
-        assert_eq!((limits.clients.len(), limits.outstanding), (0, 0));
-    }
-
-    #[test]
-    fn the_number_of_all_requests_is_bounded() {
-        let mut limits = Limits::new(Vec::new(), Vec::new(), 10, 3);
-        let now = Instant::now();
-        for host in 0..3 {
-            assert_eq!(
-                limits.admit(IpAddr::from([192, 0, 2, host]), now),
-                Ok(CHARGE)
-            );
-        }
-        assert_eq!(
-            limits.admit(ip("198.51.100.1"), now),
-            Err(Excess::Outstanding)
-        );
-        limits.release(ip("192.0.2.0"));
-        assert_eq!(limits.admit(ip("198.51.100.1"), now), Ok(CHARGE));
-    }
-
-    #[test]
-    fn ten_thousand_clients_behind_one_prefix_start_at_once() {
-        let (mut limits, now) = (limits(10_000), Instant::now());
-        for client in 0..10_000_u64 {
-            assert_eq!(
-                limits.admit(ip("192.0.2.1"), now),
-                Ok(CHARGE),
-                "client {client}"
-            );
-        }
-    }
-
-    #[test]
-    fn log_lines_are_held_back_and_counted() {
-        let (mut throttle, now) = (Throttle::default(), Instant::now());
-        for _ in 0..Throttle::LINES {
-            assert_eq!(throttle.pass(now), Some(0));
-        }
-        assert_eq!(throttle.pass(now), None);
-        assert_eq!(throttle.pass(now), None);
-        assert_eq!(throttle.pass(now + Throttle::WINDOW), Some(2));
-        assert_eq!(throttle.pass(now + Throttle::WINDOW), Some(0));
-    }
-}
+mod tests;

@@ -76,7 +76,7 @@ impl Requests {
 
     /// Takes a request in, or says why not; returns its id.
     pub(super) fn admit(&mut self, peer: SocketAddr, now: Instant) -> Result<u64, Excess> {
-        let charged = self.limits.admit(peer.ip(), now)?;
+        let charged = self.limits.admit(peer.ip(), self.last_id + 1, now)?;
         self.last_id += 1;
         let file = File::NotAsked;
         let request = Outstanding {
@@ -90,10 +90,16 @@ impl Requests {
         Ok(self.last_id)
     }
 
+    /// The request that has to end for the one of `peer` that was admitted last. Its id lives until
+    /// the worker says `Done`.
+    pub(super) fn give_way(&mut self, peer: SocketAddr, now: Instant) -> Option<u64> {
+        self.limits.give_way(peer.ip(), now)
+    }
+
     /// Forgets a request that the worker has never heard of.
     pub(super) fn withdraw(&mut self, id: u64, now: Instant) {
         if let Some(request) = self.outstanding.remove(&id) {
-            self.limits.release(request.peer.ip());
+            self.limits.release(request.peer.ip(), id);
             self.limits.refund(request.peer.ip(), request.charged, now);
         }
     }
@@ -151,6 +157,7 @@ impl Requests {
         request.proven = true;
         let (peer, charged) = (request.peer, std::mem::take(&mut request.charged));
         self.proven += 1;
+        self.limits.prove(id);
         self.limits.refund(peer.ip(), charged, now);
         Ok(())
     }
@@ -161,7 +168,7 @@ impl Requests {
         let peer = request.peer.ip();
         self.proven -= u64::from(request.proven);
         self.scratch.release(request.scratch.unwrap_or(0));
-        self.limits.release(peer);
+        self.limits.release(peer, id);
         let spent = match request.file {
             _ if proven => 0,
             File::Granted | File::Asked => request.charged,

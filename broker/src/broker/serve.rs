@@ -287,6 +287,7 @@ fn admit(
     match reply::connect(received, ports) {
         Ok(reply) => {
             let (local, mtu) = (reply.local, reply.mtu);
+            let replaces = requests.give_way(peer, now);
             let datagram = received.datagram.to_vec();
             Ok((
                 Request {
@@ -294,6 +295,7 @@ fn admit(
                     peer: peer.into(),
                     local,
                     mtu,
+                    replaces,
                     datagram,
                 },
                 reply.socket.into(),

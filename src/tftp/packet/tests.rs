@@ -52,17 +52,15 @@ fn request_without_an_end_is_malformed() {
         b"\x01\0name\0octet\0",
         b"\0\x03name\0octet\0",
     ] {
-        assert_eq!(
-            parse_request(datagram),
-            Err(Refusal::Malformed),
-            "{datagram:?}"
-        );
+        let unreadable = parse_request(datagram).unwrap_err();
+        assert_eq!(unreadable.refusal, Refusal::Malformed, "{datagram:?}");
     }
 }
 
 #[test]
 fn empty_name_is_a_missing_file() {
-    assert_eq!(parse_request(b"\0\x01\0octet\0"), Err(Refusal::Missing));
+    let unreadable = parse_request(b"\0\x01\0octet\0").unwrap_err();
+    assert_eq!(unreadable.refusal, Refusal::Missing);
 }
 
 //= rfc1350#section-1
@@ -70,9 +68,33 @@ fn empty_name_is_a_missing_file() {
 fn other_modes_are_refused_with_code_4() {
     for mode in ["mail", "binary", "", "octets"] {
         let datagram = format!("\0\x01f\0{mode}\0");
-        assert_eq!(parse_request(datagram.as_bytes()), Err(Refusal::BadMode));
+        let unreadable = parse_request(datagram.as_bytes()).unwrap_err();
+        assert_eq!(unreadable.refusal, Refusal::BadMode);
     }
     assert_eq!(Refusal::BadMode.code(), 4);
+}
+
+#[test]
+fn what_could_be_read_of_a_refused_request_is_told() {
+    for (datagram, kind, name, mode) in [
+        (&b"\0\x03"[..], None, None, None),
+        (b"\0\x02name", Some(Kind::Write), None, None),
+        (b"\0\x01name\0octet", Some(Kind::Read), Some("name"), None),
+        (
+            b"\0\x01name\0mail\0",
+            Some(Kind::Read),
+            Some("name"),
+            Some("mail"),
+        ),
+    ] {
+        let unreadable = parse_request(datagram).unwrap_err();
+        let bytes = |text: Option<&str>| text.map(|text| text.as_bytes().to_vec());
+        assert_eq!(
+            (unreadable.kind, unreadable.name, unreadable.mode),
+            (kind, bytes(name), bytes(mode)),
+            "{datagram:?}"
+        );
+    }
 }
 
 //= rfc2347#negotiation-protocol

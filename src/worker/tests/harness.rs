@@ -100,6 +100,16 @@ impl Worker {
 
     /// Hands on a request of `client`, with its reply socket.
     pub(super) fn request(&mut self, client: &Client, datagram: &[u8]) -> u64 {
+        self.request_for(client, datagram, None)
+    }
+
+    /// As [`Self::request`], with another request that has to end for it.
+    pub(super) fn request_for(
+        &mut self,
+        client: &Client,
+        datagram: &[u8],
+        replaces: Option<u64>,
+    ) -> u64 {
         self.last_id += 1;
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.connect(client.address()).unwrap();
@@ -109,6 +119,7 @@ impl Worker {
             peer: client.address().into(),
             local: socket.local_addr().unwrap().into(),
             mtu: 0,
+            replaces,
             datagram: datagram.to_vec(),
         };
         self.tell(&ToWorker::Request(request), &[&socket.into()]);

@@ -2,6 +2,7 @@
 
 pub(super) mod harness;
 mod processes;
+mod repeats;
 
 use std::rc::Rc;
 use std::time::Instant;
@@ -55,81 +56,6 @@ fn files_of_every_size_around_a_block_arrive() {
 }
 
 #[test]
-fn the_same_request_again_is_answered_from_the_same_tid_while_unproven() {
-    let mut worker = Worker::start();
-    let client = Client::new();
-    let request = datagram(RRQ, &["f", "octet", "tsize", "0"]);
-    worker.read(&client, &request, b"content");
-    let first = client.receive();
-    let again = worker.request(&client, &request);
-    assert_eq!(client.receive(), first);
-    assert_eq!(
-        worker.told(),
-        ToBroker::Done {
-            id: again,
-            proven: false
-        }
-    );
-}
-
-#[test]
-fn another_name_from_the_same_port_replaces_a_transfer() {
-    let mut worker = Worker::start();
-    let client = Client::new();
-    let old = worker.read(&client, &datagram(RRQ, &["f", "octet"]), b"old");
-    let (_, old_tid) = client.receive();
-    let new = worker.request(&client, &datagram(RRQ, &["g", "octet"]));
-    let mut told = [worker.told(), worker.told()];
-    told.sort_by_key(|message| matches!(message, ToBroker::Done { .. }));
-    assert_eq!(
-        told[0],
-        ToBroker::Open {
-            id: new,
-            path: b"g".to_vec()
-        }
-    );
-    assert_eq!(
-        told[1],
-        ToBroker::Done {
-            id: old,
-            proven: false
-        }
-    );
-    worker.grant(new, b"new");
-    let (data, new_tid) = client.receive();
-    assert_eq!(&data[4..], b"new");
-    assert_ne!(old_tid, new_tid);
-}
-
-#[test]
-fn the_same_request_again_once_proven_begins_anew() {
-    let mut worker = Worker::start();
-    let client = Client::new();
-    let request = datagram(RRQ, &["f", "octet"]);
-    let old = worker.read(&client, &request, &pattern(2000));
-    let (_, from) = client.receive();
-    client.ack(1, from);
-    client.receive();
-    assert_eq!(worker.told(), ToBroker::Proven { id: old });
-    let new = worker.request(&client, &request);
-    let told = [worker.told(), worker.told()];
-    assert!(
-        told.contains(&ToBroker::Done {
-            id: old,
-            proven: true
-        }),
-        "{told:?}"
-    );
-    assert!(
-        told.contains(&ToBroker::Open {
-            id: new,
-            path: b"f".to_vec()
-        }),
-        "{told:?}"
-    );
-}
-
-#[test]
 fn a_client_without_a_place_waits_and_goes_on_without_asking_again() {
     let mut worker = Worker::start_with(wire_settings(|settings| settings.max_connections = 1));
     let (first, second) = (Client::new(), Client::new());
@@ -149,6 +75,27 @@ fn a_client_without_a_place_waits_and_goes_on_without_asking_again() {
     );
     assert_eq!(first.take(1, 512, 1), pattern(700));
     assert_eq!(second.take(1, 512, 1), pattern(600));
+}
+
+#[test]
+fn a_client_without_a_place_gets_a_window_now_and_then_and_may_finish() {
+    let mut worker = Worker::start_with(wire_settings(|settings| settings.max_connections = 1));
+    let (first, second) = (Client::new(), Client::new());
+    let request = datagram(RRQ, &["f", "octet", "blksize", "512", "windowsize", "2"]);
+    worker.read(&first, &request, &pattern(700));
+    let (_, from) = first.receive();
+    first.ack(0, from);
+    assert!(matches!(worker.told(), ToBroker::Proven { .. }));
+    let id = worker.read(&second, &request, &pattern(600));
+    let (_, from) = second.receive();
+    for _ in 0..3 {
+        second.ack(0, from);
+    }
+    assert_eq!(worker.told(), ToBroker::Proven { id });
+    assert_eq!(worker.counts().waiting, 1);
+    assert_eq!(second.take(1, 512, 2), pattern(600));
+    assert_eq!(worker.told(), ToBroker::Done { id, proven: true });
+    assert_eq!((worker.counts().transfers, worker.counts().waiting), (1, 0));
 }
 
 #[test]
@@ -190,6 +137,33 @@ fn the_oldest_unproven_request_gives_way() {
         }),
         "{told:?}"
     );
+}
+
+#[test]
+fn a_request_gives_way_when_the_broker_says_so_but_not_once_proven() {
+    let mut worker = Worker::start();
+    let clients = [Client::new(), Client::new(), Client::new()];
+    let request = datagram(RRQ, &["f", "octet"]);
+    let proven = worker.read(&clients[0], &request, &pattern(700));
+    let (_, from) = clients[0].receive();
+    clients[0].ack(1, from);
+    assert_eq!(worker.told(), ToBroker::Proven { id: proven });
+    let silent = worker.read(&clients[1], &request, b"x");
+    clients[1].receive();
+    for replaces in [proven, 77] {
+        let id = worker.request_for(&clients[2], &request, Some(replaces));
+        assert!(matches!(worker.told(), ToBroker::Open { .. }));
+        worker.tell(&ToWorker::Missing { id }, &[]);
+        assert_eq!(worker.told(), ToBroker::Done { id, proven: false });
+    }
+    worker.request_for(&clients[2], &request, Some(silent));
+    let told = [worker.told(), worker.told()];
+    let done = ToBroker::Done {
+        id: silent,
+        proven: false,
+    };
+    assert!(told.contains(&done), "{told:?}");
+    assert_eq!(clients[0].take(2, 512, 1), pattern(700)[512..]);
 }
 
 #[test]
@@ -377,6 +351,7 @@ fn a_waiting_transfer_costs_little_memory() {
         peer: address,
         local: address,
         mtu: 0,
+        replaces: None,
         datagram: vec![],
     };
     let ticket = Rc::new(Ticket::new(&asked, None, file(b"").into(), Instant::now()));

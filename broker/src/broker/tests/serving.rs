@@ -229,3 +229,42 @@ fn a_limit_on_an_address_holds_until_a_request_ends() {
     assert_eq!(rig.open(2, b"nothing"), ToWorker::Missing { id: 2 });
     rig.asked();
 }
+
+#[test]
+fn an_address_that_floods_gets_its_next_request_for_its_oldest() {
+    let limits = BrokerStart {
+        max_per_client: 2,
+        ..settings()
+    };
+    let rig = Rig::with(listener("127.0.0.1:0"), limits);
+    rig.order(Order::Go);
+    rig.greet();
+    let (_silent, oldest) = rig.asked();
+    let (_proven, other) = rig.asked();
+    rig.say(&ToBroker::Proven { id: other });
+    let client = client("127.0.0.1:0");
+    let mut dropped = 0;
+    let request = loop {
+        // Too early at first: then it is dropped.
+        client.send_to(RRQ, rig.address()).unwrap();
+        let counts = loop {
+            let counts = rig.counts();
+            if counts.requests == 3 || counts.dropped > dropped {
+                break counts;
+            }
+        };
+        if counts.requests == 3 {
+            break rig.request().0;
+        }
+        dropped = counts.dropped;
+    };
+    assert_eq!(request.replaces, Some(oldest));
+    rig.say(&ToBroker::Done {
+        id: oldest,
+        proven: false,
+    });
+    assert_eq!(
+        rig.open(request.id, b"nothing"),
+        ToWorker::Missing { id: 3 }
+    );
+}
