@@ -27,6 +27,9 @@ if [[ ! -x $peers/usr/sbin/dnsmasq ]]; then
   done
 fi
 cargo build --release --locked --workspace --quiet
-# The loopback device of a new namespace is down.
-exec unshare --net sh -c 'ip link set lo up && exec "$@"' sh \
+# The loopback device of a new namespace is down; and tftpd-hpa starts only where there is an address
+# beside that of loopback.
+setup='ip link set lo up && ip link add v0 type veth peer v1 && ip address add 10.98.0.1/24 dev v0
+  ip link set v0 up && ip link set v1 up && exec "$@"'
+exec unshare --net sh -ec "$setup" sh \
   python3 tests/bench/bench.py "${CARGO_TARGET_DIR:-target}/release" "$peers/usr/sbin" "$@"
