@@ -3,10 +3,12 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
-use std::io;
-use std::os::fd::OwnedFd;
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recvmsg};
 use r_tftpd_broker::channel::{Channel, ReceiveError};
 use r_tftpd_broker::wire::{self, Hello, MAX_MESSAGE, ToBroker, ToWorker};
 use tokio::io::unix::AsyncFd;
@@ -107,6 +109,16 @@ impl Link {
             queue.pop_front();
         }
         Ok(())
+    }
+
+    /// Whether all that the broker has sent was taken.
+    pub(crate) fn is_empty(&self) -> bool {
+        let mut byte = [0];
+        let mut parts = [IoSliceMut::new(&mut byte)];
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        let channel = self.channel.get_ref().as_raw_fd();
+        // Without room for descriptors none is installed.
+        recvmsg::<()>(channel, &mut parts, None, flags).is_err_and(|error| error == Errno::EAGAIN)
     }
 
     /// Gives each message of the broker, with its descriptors, to `handle`, and returns when the

@@ -10,6 +10,7 @@ use r_tftpd_broker::control::Counts;
 use r_tftpd_broker::settings::WorkerStart;
 use r_tftpd_broker::wire::{self, Denial, ToBroker, ToWorker};
 use tokio::sync::Notify;
+use tokio::task::yield_now;
 use tracing::warn;
 
 use super::begin;
@@ -352,8 +353,15 @@ impl Server {
 
     /// Returns when the end was ordered and the last transfer has ended.
     pub(crate) async fn drained(&self) {
-        while self.stopping.get().is_none() || !self.requests.borrow().is_idle() {
-            self.ended.notified().await;
+        loop {
+            while self.stopping.get().is_none() || !self.requests.borrow().is_idle() {
+                self.ended.notified().await;
+            }
+            if self.link.is_empty() {
+                return;
+            }
+            // The order has overtaken requests that the broker had sent before: they come first.
+            yield_now().await;
         }
     }
 

@@ -167,10 +167,12 @@ def main():
                 middle = lambda key: statistics.median(r[key] for r in results)
                 gigabytes = statistics.median(r["bytes"] for r in results) / 1e9
                 least = min(r["finished"] for r in results)
+                # tftpd-hpa's children are reaped unseen: its time can not be told.
+                spent = middle("cpu") / gigabytes if gigabytes and server != "tftpd-hpa" else None
                 # How many times as fast as this peer we are.
                 ratio = speed["r-tftpd"] / speed[server] if speed[server] else float("inf")
                 print(f"{name:<22}{server:<12}{speed[server]:>9.1f}{ratio:>8.2f}"
-                      f"{middle('cpu') / gigabytes if gigabytes else 0:>10.2f}"
+                      f"{'n/a' if spent is None else format(spent, '.2f'):>10}"
                       f"{least:>6}/{sessions}{middle('p50_ms'):>10.1f}{middle('p99_ms'):>10.1f}",
                       flush=True)
                 problems += server == "r-tftpd" and least < sessions

@@ -127,6 +127,8 @@ enum Phase {
     Ready,
     /// Read.
     Serving,
+    /// No longer read; what was received is still being handed on.
+    Retiring,
     /// No longer read.
     Retired,
 }

@@ -83,6 +83,11 @@ impl Broker {
             }
             // What is left of a batch since the outbox was full.
             self.hand_on(now)?;
+            if self.phase == Phase::Retiring && !self.outbox.is_blocked() {
+                // Only now: from here on the worker may end when it has nothing left to do.
+                self.phase = Phase::Retired;
+                self.report(Report::Retired)?;
+            }
             self.answers(ready.helpers, now)?;
             if ready.worker {
                 self.messages(now)?;
@@ -147,9 +152,8 @@ impl Broker {
             Order::Go if self.phase == Phase::Ready => self.phase = Phase::Serving,
             // Requests already received are still handed on; the rest is for the next generation.
             Order::Retire | Order::Drain => {
-                self.phase = Phase::Retired;
+                self.phase = Phase::Retiring;
                 self.listeners.clear();
-                self.report(Report::Retired)?;
             }
             Order::Ping => {
                 let (transfers, unproven) = self.requests.counts();

@@ -1,6 +1,6 @@
 //! Starts the daemon, reads its log, stops it, and sees that nothing is left behind.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -57,11 +57,7 @@ impl Daemon {
     /// Starts a command that becomes the daemon, its log in JSON, and waits until it serves.
     #[must_use]
     pub fn spawn(mut command: Command) -> Self {
-        let mut process = command
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut process = start(command.stdin(Stdio::null()).stderr(Stdio::piped()));
         let log = Arc::new(Log::default());
         let lines = BufReader::new(process.stderr.take().unwrap());
         let writer = Arc::clone(&log);
@@ -258,7 +254,7 @@ pub fn run_to_end(mut command: Command) -> Output {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let mut process = command.spawn().unwrap();
+    let mut process = start(command);
     let (sender, output) = mpsc::channel();
     let pipes = (
         process.stdout.take().unwrap(),
@@ -279,6 +275,20 @@ pub fn run_to_end(mut command: Command) -> Output {
         status: process.wait().unwrap(),
         stdout,
         stderr,
+    }
+}
+
+/// Starts a command. A program that the test has just copied is busy for as long as a child of
+/// another thread, between fork and exec, holds a copy of the descriptor that wrote it.
+fn start(command: &mut Command) -> Child {
+    let end = Instant::now() + DEADLINE;
+    loop {
+        match command.spawn() {
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy && Instant::now() < end => {
+                thread::yield_now();
+            }
+            started => return started.unwrap(),
+        }
     }
 }
 
