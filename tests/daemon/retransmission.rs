@@ -175,14 +175,38 @@ fn the_same_request_of_a_proven_client_starts_again_from_a_new_port() {
     client.ask("file", &[]);
     assert_eq!(client.receive(), block(&contents, 1));
     assert_ne!(client.tid(), old);
-    let replaced = daemon.wait_for_request("file");
-    assert_eq!(message(&replaced), "replaced");
     for number in 1..=3 {
         client.ack(number);
         assert_eq!(client.receive(), block(&contents, number + 1));
     }
+    let replaced = daemon.wait_for_request("file");
+    assert_eq!(message(&replaced), "replaced");
     client.ack(4);
     daemon.wait_for(|record| message(record) == "complete");
+}
+
+#[test]
+fn a_client_that_keeps_to_its_first_transfer_gets_all_of_it_although_it_asked_twice() {
+    let (root, contents) = root_with_file(2000);
+    let daemon = serve(&root, &NO_TIMER);
+    let mut client = Client::new(daemon.address());
+    client.ask("file", &[]);
+    assert_eq!(client.receive(), block(&contents, 1));
+    let first = client.tid();
+    client.ack(1);
+    assert_eq!(client.receive(), block(&contents, 2));
+    client.ask("file", &[]);
+    assert_eq!(client.receive(), block(&contents, 1));
+    // RFC 1350 section 4: what comes from another TID is answered with an ERROR.
+    client.abort(5, "unknown TID");
+    for number in 2..=3 {
+        client.send_to(first, &[&[0, 4], &u16::to_be_bytes(number)[..]].concat());
+        assert_eq!(client.receive(), block(&contents, number + 1));
+        assert_eq!(client.tid(), first);
+    }
+    client.ack(4);
+    let record = daemon.wait_for_request("file");
+    assert_eq!(message(&record), "complete");
 }
 
 #[test]

@@ -95,12 +95,17 @@ impl Client {
 
     /// Sends bytes to the port the server listens on.
     pub fn send_to_listener(&self, datagram: &[u8]) {
-        self.socket.send_to(datagram, self.server).unwrap();
+        self.send_to(self.server, datagram);
+    }
+
+    /// Sends bytes to an address of the server.
+    pub fn send_to(&self, address: SocketAddr, datagram: &[u8]) {
+        self.socket.send_to(datagram, address).unwrap();
     }
 
     /// Sends bytes to the server's TID.
     pub fn send(&self, datagram: &[u8]) {
-        self.socket.send_to(datagram, self.tid()).unwrap();
+        self.send_to(self.tid(), datagram);
     }
 
     /// Acknowledges a block.
