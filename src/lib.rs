@@ -3,11 +3,13 @@
 //! - [`cli`]: the command line of `r-tftpd`, which hands over to the supervisor.
 //! - [`tftp`]: the protocol, pure: no clock, no socket, no file, no log.
 //! - [`worker`]: the process that answers clients.
+//! - [`fetcher`]: the process that talks HTTP, for links to URLs.
 //! - [`log`]: how all processes write their records.
 //!
 //! The privileged side is the package `r-tftpd-broker`.
 
 pub mod cli;
+pub mod fetcher;
 pub mod log;
 mod sys;
 pub mod tftp;

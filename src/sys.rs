@@ -3,34 +3,20 @@
 
 use std::io::{self, IoSliceMut};
 use std::mem;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr;
 
 use nix::errno::Errno;
+use nix::sys::signal::{SigHandler, Signal, signal};
 use r_tftpd_broker::channel::Channel;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-
-/// The descriptor by which the supervisor hands over the control channel.
-const CONTROL: RawFd = 3;
 
 /// The most datagrams that [`receive_many`] takes at once.
 pub(crate) const MANY: usize = 4;
 
 /// The most pieces that [`read_pieces`] fills at once; below IOV_MAX (1024).
 pub(crate) const MAX_PIECES: usize = 64;
-
-/// Takes over the control channel that a process inherits.
-///
-/// # Errors
-/// EBADF if the process was not started by the supervisor.
-pub(crate) fn take_control() -> io::Result<OwnedFd> {
-    // SAFETY: F_GETFD takes no argument and touches no memory.
-    Errno::result(unsafe { libc::fcntl(CONTROL, libc::F_GETFD) })?;
-    // SAFETY: the descriptor is open, and it is called once, first thing in the process, when
-    // nothing can have made a descriptor of its own.
-    Ok(unsafe { OwnedFd::from_raw_fd(CONTROL) })
-}
 
 /// Owns one descriptor, the same from first to last.
 pub(crate) trait OneDescriptor: AsRawFd {}
@@ -144,4 +130,34 @@ pub(crate) fn read_pieces<'b>(
             Ok(read) => return Ok(usize::try_from(read).unwrap_or(0)),
         }
     }
+}
+
+/// Lets a write beyond RLIMIT_FSIZE fail with EFBIG instead of ending the process.
+///
+/// # Errors
+/// As sigaction(2).
+pub(crate) fn ignore_file_size_signal() -> io::Result<()> {
+    // SAFETY: no handler is installed, so there is none to be unsound.
+    unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) }?;
+    Ok(())
+}
+
+/// Watches a channel's end for something to read and for room to write, within the runtime.
+///
+/// # Errors
+/// As epoll_ctl(2).
+pub(crate) fn watch_both(channel: Channel) -> io::Result<AsyncFd<Channel>> {
+    // SAFETY: a channel owns its descriptor and names the same one until it is dropped.
+    Ok(unsafe { AsyncFd::register(channel) }?)
+}
+
+/// Any system call, for tests that what is forbidden is forbidden.
+///
+/// Arguments that the kernel takes as addresses must be 0 or those of live, large enough memory.
+#[cfg(test)]
+pub(crate) fn probe(call: libc::c_long, arguments: [usize; 6]) -> io::Result<usize> {
+    let [a, b, c, d, e, f] = arguments;
+    // SAFETY: callers pass no address but 0 and those of static strings or live buffers.
+    let result = unsafe { libc::syscall(call, a, b, c, d, e, f) };
+    usize::try_from(Errno::result(result)?).map_err(io::Error::other)
 }

@@ -9,7 +9,7 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socket
 use crate::sys;
 
 /// The most descriptors a datagram can bring: the listeners of a broker are the longest list.
-pub const MAX_DESCRIPTORS: usize = 32;
+pub const MAX_DESCRIPTORS: usize = 34;
 
 /// One end of a channel. Closes with it.
 #[derive(Debug)]

@@ -26,6 +26,9 @@ pub enum Order {
     Ping,
     /// The user sent SIGUSR1 (1) or SIGUSR2 (2).
     User(u8),
+    /// Broker: there is a fetcher, the first or a new one. Comes with one descriptor, the channel
+    /// to it, non-blocking. The jobs of the last one have failed.
+    Fetcher,
 }
 
 /// What a process tells the supervisor.
@@ -37,6 +40,8 @@ pub enum Report {
     Retired,
     /// Answers [`Order::Ping`].
     Counts(Counts),
+    /// Broker: the fetcher broke the protocol, and is not listened to any more.
+    Distrust,
 }
 
 /// What is in force in a process after its lock-down.
@@ -96,6 +101,7 @@ impl Order {
             Self::Stop => pack(4, [0; 7]),
             Self::Ping => pack(5, [0; 7]),
             Self::User(number) => pack(6, [u64::from(number), 0, 0, 0, 0, 0, 0]),
+            Self::Fetcher => pack(7, [0; 7]),
         }
     }
 
@@ -112,6 +118,7 @@ impl Order {
             (5, [0, 0, 0, 0, 0, 0, 0]) => Ok(Self::Ping),
             (6, [1, 0, 0, 0, 0, 0, 0]) => Ok(Self::User(1)),
             (6, [2, 0, 0, 0, 0, 0, 0]) => Ok(Self::User(2)),
+            (7, [0, 0, 0, 0, 0, 0, 0]) => Ok(Self::Fetcher),
             _ => Err(Malformed),
         }
     }
@@ -142,6 +149,7 @@ impl Report {
                 requests,
                 dropped,
             }) => pack(3, [transfers, unproven, waiting, requests, dropped, 0, 0]),
+            Self::Distrust => pack(4, [0; 7]),
         }
     }
 
@@ -181,6 +189,7 @@ impl Report {
                     dropped,
                 }))
             }
+            (4, [0, 0, 0, 0, 0, 0, 0]) => Ok(Self::Distrust),
             _ => Err(Malformed),
         }
     }
@@ -223,8 +232,8 @@ mod tests {
 
     #[test]
     fn every_order_and_report_survives_the_way() {
-        use Order::{Drain, Go, Ping, Retire, Stop, User};
-        for order in [Go, Retire, Drain, Stop, Ping, User(1), User(2)] {
+        use Order::{Drain, Fetcher, Go, Ping, Retire, Stop, User};
+        for order in [Go, Retire, Drain, Stop, Ping, User(1), User(2), Fetcher] {
             assert_eq!(Order::from_bytes(&order.to_bytes()), Ok(order));
         }
         let facts = Facts {
@@ -244,6 +253,7 @@ mod tests {
             Report::Ready(facts),
             Report::Retired,
             Report::Counts(counts),
+            Report::Distrust,
         ] {
             assert_eq!(Report::from_bytes(&report.to_bytes()), Ok(report));
         }

@@ -6,9 +6,12 @@
 pub mod broker;
 pub mod channel;
 pub mod control;
+pub mod fetch;
+pub mod link;
 pub mod lockdown;
 pub mod net;
 pub mod settings;
+pub mod start;
 pub mod supervisor;
 mod sys;
 pub mod wire;

@@ -9,8 +9,8 @@ use std::os::fd::BorrowedFd;
 
 use caps::CapSet;
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, PathBeneath, Ruleset, RulesetAttr,
-    RulesetCreatedAttr, RulesetStatus, Scope,
+    ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, NetPort, PathBeneath, Ruleset,
+    RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
 };
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::geteuid;
@@ -114,14 +114,6 @@ pub fn no_core_files() -> Result<(), Error> {
     setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(system("setrlimit(RLIMIT_CORE)"))
 }
 
-/// Closes every descriptor from `first` on: what was inherited by accident. close_range(2)
-///
-/// # Errors
-/// As close_range(2).
-pub fn close_from(first: u32) -> Result<(), Error> {
-    sys::close_from(first).map_err(system("close_range"))
-}
-
 /// Denies every right that Landlock knows, but for `granted` below the directories given.
 ///
 /// Returns the effective ABI, 0 where there is no Landlock and `sandbox` allows that.
@@ -135,7 +127,28 @@ pub fn landlock(
     granted: &[(BorrowedFd<'_>, BitFlags<AccessFs>)],
     sandbox: Sandbox,
 ) -> Result<u32, Error> {
-    let (abi, enforced) = match restrict(granted) {
+    landlock_with_connect(granted, Connect::Ports(&[]), sandbox)
+}
+
+/// Where TCP connections may go. The kernel confines ports from ABI 4 (Linux 6.7) on.
+#[derive(Clone, Copy, Debug)]
+pub enum Connect<'a> {
+    /// Anywhere.
+    Any,
+    /// To the ports in these ranges, first and last included.
+    Ports(&'a [(u16, u16)]),
+}
+
+/// As [`landlock()`], with TCP connections allowed.
+///
+/// # Errors
+/// [`Error::Landlock`].
+pub fn landlock_with_connect(
+    granted: &[(BorrowedFd<'_>, BitFlags<AccessFs>)],
+    connect: Connect<'_>,
+    sandbox: Sandbox,
+) -> Result<u32, Error> {
+    let (abi, enforced) = match restrict(granted, connect) {
         Ok(outcome) => outcome,
         Err(_) if sandbox == Sandbox::BestEffort => return Ok(0),
         Err(error) => return Err(Error::Landlock(error.to_string())),
@@ -154,12 +167,20 @@ pub fn landlock(
 
 fn restrict(
     granted: &[(BorrowedFd<'_>, BitFlags<AccessFs>)],
+    connect: Connect<'_>,
 ) -> Result<(LandlockStatus, bool), landlock::RulesetError> {
+    let (net, ports) = match connect {
+        Connect::Any => (AccessNet::BindTcp.into(), &[][..]),
+        Connect::Ports(ports) => (AccessNet::from_all(ABI::V9), ports),
+    };
     let mut ruleset = Ruleset::default()
         .handle_access(AccessFs::from_all(ABI::V9))?
-        .handle_access(AccessNet::from_all(ABI::V9))?
+        .handle_access(net)?
         .scope(Scope::from_all(ABI::V9))?
         .create()?;
+    for port in ports.iter().flat_map(|(first, last)| *first..=*last) {
+        ruleset = ruleset.add_rule(NetPort::new(port, AccessNet::ConnectTcp))?;
+    }
     for (directory, rights) in granted {
         ruleset = ruleset.add_rule(PathBeneath::new(directory, *rights))?;
     }

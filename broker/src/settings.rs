@@ -6,7 +6,9 @@ use crate::wire::{Decode, Encode, Hello};
 /// The most bytes of a start message. Lists of networks are the only part that grows.
 pub const MAX_START: usize = 64 * 1024;
 
-/// For the broker. Comes with the descriptors: channel to the worker, root directory, listeners.
+/// For the broker. Comes with the descriptors, in this order: channel to the worker; root directory;
+/// with `fallback_directory` that one; with a proxy that has a `cache_directory` that one; the
+/// listeners. The channel to the fetcher follows later, with [`crate::control::Order::Fetcher`].
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct BrokerStart {
     /// Always [`Hello::OURS`].
@@ -27,6 +29,27 @@ pub struct BrokerStart {
     pub max_outstanding: u32,
     /// Absolute path of the root, for the log.
     pub root: String,
+    /// A second directory comes along, for what is not below the root.
+    pub fallback_directory: bool,
+    /// How links are answered; none = they are denied.
+    pub proxy: Option<ProxyStart>,
+}
+
+/// For the broker: what may be fetched.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ProxyStart {
+    /// URL, with modifiers, for what is neither below the root nor in a second directory.
+    pub fallback: Option<String>,
+    /// A directory for cache files comes along; otherwise they are memory files.
+    pub cache_directory: bool,
+    /// Ranges (first and last) of ports that links may lead to; empty = any.
+    pub ports: Vec<(u16, u16)>,
+    /// Send the `X-TFTP-` headers.
+    pub about: bool,
+    /// The most fetches at once; 1 or more.
+    pub max_fetches: u32,
+    /// Largest body in bytes.
+    pub max_object: u64,
 }
 
 /// For the worker. Comes with one descriptor: the channel to the broker.
@@ -54,6 +77,53 @@ pub struct WorkerStart {
     pub options: bool,
     /// Accept writes and discard the data; only for testing clients.
     pub wrq_devnull: bool,
+    /// What the cache may use; means nothing without a proxy.
+    pub cache: CacheStart,
+}
+
+/// For the worker: what the cache may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct CacheStart {
+    /// Bytes of all bodies together.
+    pub bytes: u64,
+    /// Bytes of one body; a larger one is refused.
+    pub object: u64,
+    /// Entries kept.
+    pub entries: u32,
+    /// Fetches at once; 1 or more. The broker grants as many.
+    pub fetches: u32,
+    /// Milliseconds that a stale entry can stand in for an origin that fails.
+    pub stale_if_error_ms: u64,
+    /// Origins are sent the `X-TFTP-` headers, and may answer by them.
+    pub about: bool,
+}
+
+/// For the fetcher. Comes with the descriptors: channel to the broker, resolv.conf, hosts, then
+/// files with CA certificates (PEM). What does not exist is an empty file.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct FetcherStart {
+    /// Always [`Hello::OURS`].
+    pub hello: Hello,
+    /// How to write log records.
+    pub log: LogSettings,
+    /// Which lock-down is required.
+    pub sandbox: Sandbox,
+    /// Ranges (first and last) of ports that links and redirects may lead to; empty = any.
+    pub ports: Vec<(u16, u16)>,
+    /// Port of the name servers: 53, other than in tests.
+    pub dns_port: u16,
+    /// Value of the `User-Agent` header: `r-tftpd/VERSION`.
+    pub user_agent: String,
+    /// Send the `X-TFTP-` headers.
+    pub about: bool,
+    /// Milliseconds until a connection must stand, with TLS; 1 or more.
+    pub connect_timeout_ms: u64,
+    /// Milliseconds without a byte from the origin until it is given up; 1 or more.
+    pub read_timeout_ms: u64,
+    /// Largest body in bytes, decoded.
+    pub max_object: u64,
+    /// Redirects followed for one fetch.
+    pub max_redirects: u32,
 }
 
 /// How log records are written.

@@ -293,7 +293,7 @@ pub(crate) fn option(
 pub(crate) struct Birth<'a> {
     /// The program, opened before; the path it came from is not looked at again.
     pub(crate) program: BorrowedFd<'a>,
-    /// argv[0], the only argument.
+    /// `argv[0]`, the only argument.
     pub(crate) name: &'a CStr,
     /// Becomes descriptor 0: /dev/null.
     pub(crate) null: BorrowedFd<'a>,

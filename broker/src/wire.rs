@@ -7,6 +7,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 pub use bincode::{Decode, Encode};
 
+use crate::fetch::{Failure, Head, Validators};
+
 /// The most bytes a message between broker and worker can have.
 pub const MAX_MESSAGE: usize = 4096;
 
@@ -73,7 +75,74 @@ pub enum ToWorker {
         /// The request that asked.
         id: u64,
     },
+    /// Answers [`ToBroker::Open`]: the name leads to an origin.
+    Link {
+        /// The request that asked.
+        id: u64,
+        /// What the worker may know of it.
+        link: LinkInfo,
+    },
+    /// Answers [`ToBroker::Fetch`]: the fetcher has the job. Comes with one descriptor: the file
+    /// that the body goes to, for reading.
+    Fetching {
+        /// The request that asked.
+        id: u64,
+        /// Names the job in all further messages; never used twice in a generation.
+        job: u64,
+        /// A memory file, or one on tmpfs or ramfs: reads never wait for a disk.
+        in_memory: bool,
+    },
+    /// Answers [`ToBroker::Fetch`]: there is no fetcher, or no file for it.
+    NotFetched {
+        /// The request that asked.
+        id: u64,
+        /// Why.
+        failure: Failure,
+    },
+    /// The origin has answered.
+    Head(Head),
+    /// This much of the body is in the file.
+    Extent {
+        /// The job.
+        job: u64,
+        /// Bytes from the start of the file; never less than before.
+        len: u64,
+    },
+    /// The whole body is in the file.
+    End {
+        /// The job.
+        job: u64,
+        /// Length of the body in bytes.
+        len: u64,
+    },
+    /// The job has ended without the whole body; also when the fetcher has died.
+    Failed {
+        /// The job.
+        job: u64,
+        /// Why.
+        failure: Failure,
+        /// Why, for the log alone; at most [`crate::fetch::MAX_DETAIL`] bytes.
+        detail: String,
+    },
 }
+
+/// What the worker may know of a link: enough for the cache and the log, no credentials.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct LinkInfo {
+    /// Hash of the full URL, of its modifiers and of what was asked below it; keyed anew in each
+    /// generation.
+    pub key: [u64; 2],
+    /// The URL without credentials and what was asked below it, for logs; at most
+    /// [`MAX_DISPLAY`] bytes.
+    pub display: String,
+    /// Whether answers may be kept and shared: false with `+nocache`.
+    pub cache: bool,
+    /// Whether the origin is asked for the plain form only: true with `+nocompress`.
+    pub identity: bool,
+}
+
+/// The most bytes of [`LinkInfo::display`]; what is longer is cut.
+pub const MAX_DISPLAY: usize = 1024;
 
 /// What the worker asks of the broker: the broker's whole interface.
 ///
@@ -106,7 +175,24 @@ pub enum ToBroker {
         /// An outstanding request.
         id: u64,
     },
-    /// The request has ended; its id is free and its places in the limits are returned.
+    /// Fetch what the name of the request leads to. Once per request, after a [`ToWorker::Link`].
+    /// Harmless because the broker kept the URL: the worker names nothing but its request.
+    Fetch {
+        /// An outstanding request.
+        id: u64,
+        /// Ask only for what differs from these.
+        validators: Validators,
+        /// The request's mode, for the `X-TFTP-Mode` header: netascii, otherwise octet.
+        netascii: bool,
+    },
+    /// Nobody wants this job any more; nothing happens if it has just ended. The broker says
+    /// nothing more of it; what is under way can still arrive.
+    Cancel {
+        /// The job.
+        job: u64,
+    },
+    /// The request has ended; its id is free and its places in the limits are returned. A job that
+    /// was fetched for it goes on.
     Done {
         /// An outstanding request.
         id: u64,
@@ -190,7 +276,8 @@ pub enum Denial {
     Loop,
     /// A path or component is too long, or has a NUL byte.
     BadPath,
-    /// A dangling symlink that names a URL; this build has no proxy.
+    /// A dangling symlink names a URL that is not fetched: the proxy is off, or the scheme, a
+    /// modifier, the port or the URL is not one it may ask.
     Proxy,
     /// A limit of the broker or the system: descriptors, memory, scratch space.
     Resources,
@@ -264,6 +351,7 @@ const PROTOCOL: u64 = 1;
 const BUILD: u64 = {
     let hash = fnv1a(0xcbf2_9ce4_8422_2325, env!("CARGO_PKG_VERSION").as_bytes());
     let hash = fnv1a(hash, include_bytes!("wire.rs"));
+    let hash = fnv1a(hash, include_bytes!("fetch.rs"));
     let hash = fnv1a(hash, include_bytes!("settings.rs"));
     fnv1a(hash, include_bytes!("control.rs"))
 };
@@ -283,132 +371,4 @@ const fn fnv1a(mut hash: u64, bytes: &[u8]) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn to_vec<M: Encode>(message: &M) -> Vec<u8> {
-        let mut buffer = [0; MAX_MESSAGE];
-        encode(message, &mut buffer).unwrap().to_vec()
-    }
-
-    fn to_broker(bytes: &[u8]) -> Result<ToBroker, Error> {
-        decode::<_, MAX_MESSAGE>(bytes)
-    }
-
-    #[test]
-    fn every_message_survives_the_way() {
-        let request = Request {
-            id: u64::MAX,
-            peer: "[fe80::1%7]:1069".parse::<SocketAddr>().unwrap().into(),
-            local: "192.0.2.1:69".parse::<SocketAddr>().unwrap().into(),
-            mtu: 1500,
-            replaces: Some(u64::MAX - 1),
-            datagram: vec![7; MAX_REQUEST],
-        };
-        assert_eq!(request.peer.scope, 7);
-        for message in [
-            ToWorker::Hello(Hello::OURS),
-            ToWorker::Request(request),
-            ToWorker::File {
-                id: 1,
-                size: u64::MAX,
-                in_memory: true,
-            },
-            ToWorker::Missing { id: 0 },
-            ToWorker::Denied {
-                id: 2,
-                reason: Denial::Loop,
-            },
-            ToWorker::Scratch { id: 3 },
-        ] {
-            let bytes = to_vec(&message);
-            assert_eq!(decode::<ToWorker, MAX_MESSAGE>(&bytes), Ok(message));
-        }
-        for message in [
-            ToBroker::Hello(Hello::OURS),
-            ToBroker::Open {
-                id: 9,
-                path: vec![b'x'; MAX_PATH],
-            },
-            ToBroker::Scratch {
-                id: 9,
-                size: MAX_SCRATCH,
-            },
-            ToBroker::Proven { id: 9 },
-            ToBroker::Done {
-                id: 9,
-                proven: true,
-            },
-        ] {
-            assert_eq!(to_broker(&to_vec(&message)), Ok(message));
-        }
-    }
-
-    #[test]
-    fn a_message_with_bytes_behind_it_is_refused() {
-        let mut bytes = to_vec(&ToBroker::Done {
-            id: 1,
-            proven: false,
-        });
-        bytes.push(0);
-        assert_eq!(to_broker(&bytes), Err(Error::Trailing));
-    }
-
-    #[test]
-    fn every_cut_message_is_refused() {
-        let bytes = to_vec(&ToBroker::Open {
-            id: 300,
-            path: b"pxelinux.0".to_vec(),
-        });
-        for length in 0..bytes.len() {
-            assert_eq!(
-                to_broker(&bytes[..length]),
-                Err(Error::Malformed),
-                "{length} bytes"
-            );
-        }
-    }
-
-    #[test]
-    fn a_claimed_length_beyond_the_message_is_refused_before_it_is_allocated() {
-        for length in [4097_u64, 1 << 20, 1 << 32, 1 << 40, u64::MAX] {
-            let mut bytes = vec![1, 1, 253];
-            bytes.extend(length.to_le_bytes());
-            assert_eq!(to_broker(&bytes), Err(Error::Malformed), "{length}");
-        }
-    }
-
-    #[test]
-    fn a_message_over_the_limit_is_refused() {
-        assert_eq!(to_broker(&[0; MAX_MESSAGE + 1]), Err(Error::TooLong));
-        let message = ToBroker::Open {
-            id: 1,
-            path: vec![0; MAX_MESSAGE],
-        };
-        assert_eq!(encode(&message, &mut [0; MAX_MESSAGE]), Err(Error::TooLong));
-    }
-
-    #[test]
-    fn random_bytes_never_panic() {
-        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-        for _ in 0..200_000 {
-            let mut bytes = [0; 40];
-            for byte in &mut bytes {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                *byte = state.to_le_bytes()[3];
-            }
-            let length = usize::from(bytes[0]) % bytes.len();
-            bytes[1] %= 6;
-            let _ = to_broker(&bytes[1..=length]);
-            let _ = decode::<ToWorker, MAX_MESSAGE>(&bytes[1..=length]);
-        }
-    }
-
-    #[test]
-    fn a_mapped_peer_becomes_ipv4() {
-        let endpoint = Endpoint::from("[::ffff:192.0.2.9]:69".parse::<SocketAddr>().unwrap());
-        assert_eq!(endpoint.to_string(), "192.0.2.9:69");
-    }
-}
+mod tests;

@@ -8,6 +8,7 @@ use r_tftpd_broker::net::Network;
 use r_tftpd_broker::settings::{LogFormat, LogSettings, Sandbox};
 use r_tftpd_broker::supervisor::{Listen, ListenAddress, Settings};
 
+use super::proxy::Proxy;
 use super::{help, values};
 
 /// The port that RFC 1350 gives to TFTP.
@@ -100,17 +101,8 @@ pub(super) struct Arguments {
     #[arg(help_heading = SECURITY)]
     sandbox: SandboxLevel,
 
-    /// Where to look for files that are not below the root (not built in yet)
-    #[arg(short, long, value_name = "URI", help_heading = PROXY)]
-    fallback: Option<String>,
-
-    /// Directory for cache files (not built in yet) [default: TMPDIR]
-    #[arg(short = 'C', long, value_name = "DIR", help_heading = PROXY)]
-    cache_dir: Option<PathBuf>,
-
-    /// Never ask other servers
-    #[arg(long, help_heading = PROXY)]
-    disable_proxy: bool,
+    #[command(flatten)]
+    proxy: Proxy,
 
     /// Layout of log records; default is compact (no timestamp) under systemd, full otherwise
     #[arg(
@@ -136,7 +128,6 @@ const FILES: &str = "Files";
 const NETWORK: &str = "Network";
 const LIMITS: &str = "Limits";
 const SECURITY: &str = "Security";
-const PROXY: &str = "Proxy";
 const OTHER: &str = "Other";
 
 /// `--sandbox`.
@@ -187,6 +178,8 @@ impl Arguments {
             options: !self.no_rfc2347,
             wrq_devnull: self.wrq_devnull,
             drain_timeout: self.drain_timeout,
+            fallback_directory: self.proxy.fallback_directory(),
+            proxy: self.proxy.settings(variable),
         };
         (settings, warnings)
     }
@@ -217,17 +210,7 @@ impl Arguments {
                     .into(),
             );
         }
-        if let (Some(uri), false) = (&self.fallback, self.disable_proxy) {
-            warnings.push(format!(
-                "--fallback {uri:?} has no effect: the proxy is not built in yet, files that are \
-                 not below the root are answered as missing"
-            ));
-        }
-        if let (Some(directory), false) = (&self.cache_dir, self.disable_proxy) {
-            warnings.push(format!(
-                "--cache-dir {directory:?} has no effect: the proxy is not built in yet"
-            ));
-        }
+        warnings.extend(self.proxy.warning());
         warnings
     }
 }

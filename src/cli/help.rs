@@ -13,19 +13,25 @@ Examples:
           Answer only clients of these networks, but for one.
   r-tftpd --root /srv/tftp --port-range 50000-50999
           Answer from these ports, for a packet filter without TFTP support.
+  r-tftpd --root /srv/tftp --fallback http://boot.example.org/images/
+          Fetch what is not below /srv/tftp. A symlink there can name a URL, too:
+          ln -s https+nocache://images.example.org/ /srv/tftp/images
 
 Environment:
   RUST_LOG      What to log: error, warn, info (default), debug, trace or off, also by module, such
                 as info,r_tftpd::request=debug
   LISTEN_FDS, LISTEN_PID
                 Sockets from systemd, with --systemd
+  CACHE_DIRECTORY, TMPDIR
+                Where cache files go without --cache-dir
+  SSL_CERT_FILE File with certificates (PEM) to trust in place of those of the system
   JOURNAL_STREAM, INVOCATION_ID
                 Set by systemd: the default log format is compact then
 
 Signals:
   SIGTERM, SIGINT  Take no new requests, let transfers finish (--drain-timeout); again: end now
   SIGHUP           Start anew without missing a request; running transfers finish
-  SIGUSR1          Log how many transfers there are (with the proxy: the cache)
-  SIGUSR2          Empty the cache (with the proxy)
+  SIGUSR1          Log how many transfers there are, and what is in the cache
+  SIGUSR2          Empty the cache
 
 Exit status: 0 when ended by a signal, 1 when it can not start or go on, 2 for a bad command line.";

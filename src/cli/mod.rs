@@ -1,10 +1,12 @@
 //! The command line of `r-tftpd`: reads it, starts the log, and hands over to the supervisor.
 //!
-//! - `arguments`: every option with its help text; `values`: how their values are read.
+//! - `arguments`: every option with its help text, `proxy` those of the proxy; `values`: how their
+//!   values are read.
 //! - `help`: what stands below the options in `--help`.
 
 mod arguments;
 mod help;
+mod proxy;
 mod values;
 
 use std::ffi::OsString;

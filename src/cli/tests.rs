@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use clap::CommandFactory;
 use r_tftpd_broker::settings::{LogFormat, Sandbox};
-use r_tftpd_broker::supervisor::{Listen, ListenAddress, Settings};
+use r_tftpd_broker::supervisor::{CacheDirectory, Listen, ListenAddress, ProxySettings, Settings};
 
 use super::*;
 
@@ -61,6 +61,21 @@ fn without_options_the_current_directory_is_served_on_port_69() {
             options: true,
             wrq_devnull: false,
             drain_timeout: Duration::from_secs(5),
+            fallback_directory: None,
+            proxy: Some(ProxySettings {
+                fallback: None,
+                cache_directory: CacheDirectory::Candidates(vec!["/var/tmp".into(), "/tmp".into()]),
+                cache_size: 1 << 30,
+                max_object: 1 << 29,
+                cache_entries: 1024,
+                stale_if_error: Duration::from_secs(3600),
+                ports: vec![(80, 80), (443, 443)],
+                ca_files: vec![],
+                ca_bundle: None,
+                about: true,
+                timeout: Duration::from_secs(20),
+                user_agent: concat!("r-tftpd/", env!("CARGO_PKG_VERSION")).into(),
+            }),
         }
     );
     assert_eq!(warnings(""), Vec::<String>::new());
@@ -102,7 +117,7 @@ fn every_option_of_0_4_0_keeps_its_letter_and_meaning() {
     }
     assert!(!settings("--no-rfc2347").options);
     assert!(settings("--wrq-devnull").wrq_devnull);
-    assert_eq!(settings("--disable-proxy"), settings(""));
+    assert_eq!(settings("--disable-proxy").proxy, None);
 }
 
 #[test]
@@ -170,16 +185,12 @@ fn rust_log_is_the_filter() {
 
 #[test]
 fn options_without_effect_are_named() {
-    let fallback = warnings("--fallback http://fallback.example.org/");
-    assert!(
-        fallback[0].contains("the proxy is not built in yet"),
-        "{fallback:?}"
-    );
-    assert!(warnings("-C /tmp")[0].contains("the proxy is not built in yet"));
-    assert_eq!(
-        warnings("-f http://fallback.example.org/ --disable-proxy").len(),
-        0
-    );
+    for line in ["-f http://fallback.example.org/", "-C /tmp", "--ca-file x"] {
+        assert_eq!(warnings(line).len(), 0, "{line}");
+        let warnings = warnings(&format!("{line} --disable-proxy"));
+        assert!(warnings[0].contains("--disable-proxy"), "{line}");
+    }
+    assert_eq!(warnings("-f /srv/fallback --disable-proxy").len(), 0);
     assert!(warnings("-s -p 69")[0].contains("socket unit"));
     assert!(warnings("-s -l ::")[0].contains("socket unit"));
 }
@@ -224,6 +235,21 @@ fn a_bad_value_is_refused_with_the_reason_and_an_example() {
         ("--allow-net lan", "not an IP address", "192.0.2.0/24"),
         ("--allow-net 192.0.2.7/24", "did you mean", "192.0.2.0/24"),
         ("--deny-net ::/129", "from 0 to 128", "128"),
+        ("-f ftp://h/", "only http and https", "http://fallback"),
+        ("-f http+gzip://h/", "modifier \"gzip\"", "https+nocache:"),
+        ("-f http://", "no host", "http://fallback"),
+        ("-f http://h:0/", "bad port", "http://fallback"),
+        ("--cache-size 0", "bytes above 0", "512M"),
+        ("--cache-size 1X", "bytes above 0", "512M"),
+        ("--cache-size 99999999T", "bytes above 0", "512M"),
+        ("--cache-max-object -1", "unexpected argument", "--help"),
+        ("--cache-entries 0", "a number from 1 to", "100"),
+        ("--stale-if-error day", "seconds from 0 to", "3600"),
+        ("--proxy-timeout 0", "seconds from 0.01 to", "20"),
+        ("--proxy-ports http", "or any", "80,443,8000-8100"),
+        ("--proxy-ports 0", "from 1 to 65535", "80,443,8000-8100"),
+        ("--proxy-ports 80,", "ports and ranges", "80,443,8000-8100"),
+        ("--proxy-ports 9-8", "ports and ranges", "80,443,8000-8100"),
         ("--rot /srv", "unexpected argument", "--root"),
         ("/srv/tftp", "unexpected argument", "--help"),
         ("-r", "a value is required", "--root"),
@@ -232,6 +258,77 @@ fn a_bad_value_is_refused_with_the_reason_and_an_example() {
         assert!(message.contains(reason), "{line}: {message}");
         assert!(message.contains(example), "{line}: {message}");
     }
+}
+
+fn proxy(line: &str) -> ProxySettings {
+    settings(line).proxy.unwrap()
+}
+
+#[test]
+fn a_fallback_is_a_url_or_a_directory() {
+    let url = "https+nocache://fallback.example.org/boot/";
+    let settings = settings(&format!("-f {url}"));
+    assert_eq!(settings.fallback_directory, None);
+    assert_eq!(settings.proxy.unwrap().fallback.as_deref(), Some(url));
+    for line in ["-f /srv/fallback", "-f /srv/fallback --disable-proxy"] {
+        let settings = super::tests::settings(line);
+        assert_eq!(settings.fallback_directory, Some("/srv/fallback".into()));
+        assert!(settings.proxy.is_none_or(|proxy| proxy.fallback.is_none()));
+    }
+}
+
+#[test]
+fn links_may_lead_to_the_usual_ports_and_those_named() {
+    let usual = [(80, 80), (443, 443)];
+    assert_eq!(proxy("-f https://h/").ports, usual);
+    assert_eq!(
+        proxy("-f http://h:8080/").ports,
+        [(80, 80), (443, 443), (8080, 8080)]
+    );
+    assert_eq!(
+        proxy("--proxy-ports 8000-8100,1").ports,
+        [(8000, 8100), (1, 1)]
+    );
+    assert_eq!(proxy("--proxy-ports 80 -f https://h/").ports, usual);
+    assert_eq!(proxy("--proxy-ports any -f http://h:8080/").ports, []);
+}
+
+#[test]
+fn the_cache_has_a_directory_and_limits() {
+    let named = proxy("-C /srv/cache --cache-size 2g --cache-max-object 64K --cache-entries 50");
+    assert_eq!(
+        named.cache_directory,
+        CacheDirectory::Named("/srv/cache".into())
+    );
+    assert_eq!((named.cache_size, named.max_object), (2 << 30, 64 << 10));
+    assert_eq!(named.cache_entries, 50);
+    let environment = [("CACHE_DIRECTORY", "/var/cache/a:/b"), ("TMPDIR", "/t")];
+    let CacheDirectory::Candidates(paths) = settings_in("", &environment)
+        .0
+        .proxy
+        .unwrap()
+        .cache_directory
+    else {
+        panic!("a directory nobody named");
+    };
+    let expected = ["/var/cache/a", "/t", "/var/tmp", "/tmp"].map(std::path::PathBuf::from);
+    assert_eq!(paths, expected);
+}
+
+#[test]
+fn what_else_the_proxy_does_is_read() {
+    let line = "--stale-if-error 0 --proxy-timeout 0.5 --ca-file a --ca-file b --no-tftp-headers";
+    let proxy = proxy(line);
+    assert_eq!(proxy.stale_if_error, Duration::ZERO);
+    assert_eq!(proxy.timeout, Duration::from_millis(500));
+    assert_eq!(proxy.ca_files, [std::path::Path::new("a"), "b".as_ref()]);
+    assert!(!proxy.about);
+    let bundle = settings_in("", &[("SSL_CERT_FILE", "/ca")])
+        .0
+        .proxy
+        .unwrap()
+        .ca_bundle;
+    assert_eq!(bundle, Some("/ca".into()));
 }
 
 #[test]

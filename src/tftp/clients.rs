@@ -29,7 +29,7 @@ impl Dialogue {
             complete: true,
         };
         Self {
-            session: Session::new(&request.asked, limits, extent, now),
+            session: Session::new(&request.asked, limits, extent, None, now),
             now,
         }
     }
@@ -230,7 +230,7 @@ fn curl_in_ascii_mode_asks_for_the_size_of_the_netascii_form() {
         len: form.len() as u64,
         complete: true,
     };
-    let session = Session::new(&request.asked, &limits(), extent, epoch());
+    let session = Session::new(&request.asked, &limits(), extent, None, epoch());
     assert_eq!(session.oack(), b"\0\x06blksize\x00512\0tsize\x0010\0");
 }
 

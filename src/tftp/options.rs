@@ -80,7 +80,7 @@ impl Granted {
     //= rfc2348#blocksize-option-specification
     //= rfc2349#timeout-interval-option-specification
     //= rfc7440#section-3
-    pub(super) fn negotiate(asked: &Asked, limits: &Limits, tsize: Option<u64>) -> Self {
+    pub fn negotiate(asked: &Asked, limits: &Limits, tsize: Option<u64>) -> Self {
         let asked = if limits.options {
             *asked
         } else {

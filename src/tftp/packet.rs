@@ -75,6 +75,8 @@ pub enum Refusal {
     TooLarge,
     /// The file can not be read to its end. Code 0.
     ReadFailed,
+    /// The origin does not give the file, or not to its end. Code 0.
+    NotFetched,
     /// Too many requests. Code 0.
     Busy,
     /// The server is being stopped. Code 0.
@@ -188,7 +190,12 @@ impl Refusal {
             Self::Missing => 1,
             Self::Denied | Self::ReadOnly => 2,
             Self::Malformed | Self::BadMode => 4,
-            Self::TooLarge | Self::ReadFailed | Self::Busy | Self::Stopping | Self::Internal => 0,
+            Self::TooLarge
+            | Self::ReadFailed
+            | Self::NotFetched
+            | Self::Busy
+            | Self::Stopping
+            | Self::Internal => 0,
         }
     }
 
@@ -202,6 +209,7 @@ impl Refusal {
             Self::BadMode => "Only octet and netascii modes are supported",
             Self::TooLarge => "File is too large for netascii mode",
             Self::ReadFailed => "File could not be read",
+            Self::NotFetched => "File could not be fetched",
             Self::Busy => "Server is busy, try again",
             Self::Stopping => "Server is shutting down",
             Self::Internal => "Internal server error",

@@ -11,7 +11,7 @@ use super::timer::Timer;
 pub use super::transfer::{Figures, Limits, Outcome};
 
 /// How much of a source is readable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extent {
     /// Bytes from the start.
     pub len: u64,
@@ -106,11 +106,19 @@ struct Cut {
 }
 
 impl Session {
-    /// A transfer of a source of which `extent` is readable; `now` is when the request was seen.
+    /// A transfer of a source of which `extent` is readable; `length` is its final length in
+    /// bytes where that is known before it is complete; `now` is when the request was seen.
     /// The size is told only if it is known, and the first packet is ready to be polled unless the
     /// source has to grow first.
-    pub fn new(asked: &Asked, limits: &Limits, extent: Extent, now: Instant) -> Self {
-        let granted = Granted::negotiate(asked, limits, extent.complete.then_some(extent.len));
+    pub fn new(
+        asked: &Asked,
+        limits: &Limits,
+        extent: Extent,
+        length: Option<u64>,
+        now: Instant,
+    ) -> Self {
+        let size = length.or(extent.complete.then_some(extent.len));
+        let granted = Granted::negotiate(asked, limits, size);
         let first = u64::from(granted.is_empty());
         let mut session = Self {
             granted,

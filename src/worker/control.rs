@@ -53,14 +53,17 @@ pub(crate) async fn obey(channel: Channel, server: &Rc<Server>) -> Result<(), Er
             Err(error) => return Err(Error::Receive(error)),
         };
         match Order::from_bytes(bytes).map_err(Error::Malformed)? {
-            // Requests come when the broker sends them.
-            Order::Go => (),
+            // Requests come when the broker sends them; fetchers are the broker's.
+            Order::Go | Order::Fetcher => (),
             Order::Retire => server.stop(Stopping::Retiring),
             Order::Drain => server.stop(Stopping::Draining),
             Order::Stop => return Ok(()),
             Order::Ping => report(guard.get_inner(), Report::Counts(server.counts())),
-            Order::User(1) => log_counts(server),
-            Order::User(_) => info!("no cache in this build"),
+            Order::User(1) => {
+                log_counts(server);
+                server.proxy.log();
+            }
+            Order::User(_) => server.proxy.clear(&server.link),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::record;
 use crate::tftp::packet;
 use crate::tftp::receive::{Answer, Receiver};
-use crate::tftp::session::{Outcome, Session, Transmit};
+use crate::tftp::session::{Extent, Outcome, Session, Transmit};
 
 /// A transfer in either direction.
 #[derive(Clone, Debug)]
@@ -63,6 +63,14 @@ impl Engine {
         match self {
             Self::Send(session) => session.handle_timeout(now),
             Self::Receive(receiver, _) => receiver.handle_timeout(now),
+        }
+    }
+
+    /// See [`Session::handle_extent`].
+    pub(crate) fn handle_extent(&mut self, extent: Extent, now: Instant) {
+        match self {
+            Self::Send(session) => session.handle_extent(extent, now),
+            Self::Receive(..) => (),
         }
     }
 

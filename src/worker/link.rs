@@ -29,7 +29,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 pub(crate) struct Link {
     channel: AsyncFd<Channel>,
     /// What the channel had no room for. Bounded by the broker's limit of outstanding requests,
-    /// of which each causes at most four messages.
+    /// of which each causes at most five messages and one for its job.
     queue: RefCell<VecDeque<Box<[u8]>>>,
     queued: Notify,
 }
@@ -78,7 +78,8 @@ impl Link {
     pub(crate) fn send(&self, message: &ToBroker) {
         let mut buffer = [0; MAX_MESSAGE];
         let Ok(bytes) = wire::encode(message, &mut buffer) else {
-            // No path is longer than the request that named it, so every message fits.
+            // No path is longer than the request that named it and validators are short, so every
+            // message fits.
             return;
         };
         let mut queue = self.queue.borrow_mut();

@@ -5,16 +5,21 @@
 //! - `requests`, `ticket`, `places`: who asked, how far each request is, whose turn it is.
 //! - `begin`, `transfer`, `engine`: the task of one transfer around the pure state machine.
 //! - `socket`, `window`, `source`, `netascii`: the bytes, from the file to the network.
+//! - [`cache`], `proxy`, `feed`: files that come from an origin, from the answer to a request to
+//!   the transfer.
 //! - `link`, `control`: the channels to broker and supervisor.
 //! - `cuts`: what is remembered of clients. `record`: the one record of each request.
 
 mod begin;
+pub mod cache;
 mod control;
 mod cuts;
 mod engine;
+mod feed;
 mod link;
 mod netascii;
 mod places;
+mod proxy;
 mod record;
 mod requests;
 pub mod sandbox;
@@ -29,21 +34,21 @@ mod window;
 
 use std::error::Error;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use nix::sys::prctl;
 use r_tftpd_broker::channel::Channel;
 use r_tftpd_broker::control::{Facts, Report};
 use r_tftpd_broker::lockdown;
-use r_tftpd_broker::settings::{MAX_START, WorkerStart};
+use r_tftpd_broker::settings::WorkerStart;
+use r_tftpd_broker::start;
 use r_tftpd_broker::wire::{self, Hello, MAX_MESSAGE, ToBroker};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::LocalSet;
 use tracing::error;
 
-use crate::sys;
 use link::Link;
 use server::Server;
 
@@ -71,42 +76,25 @@ pub fn main() -> ExitCode {
 
 /// The start, from the first instruction to the first request.
 fn start() -> Result<std::convert::Infallible, Box<dyn Error>> {
-    // 1. The only descriptor that is needed is the control channel; all else is closed.
-    let control = Channel::from_descriptor(
-        sys::take_control().map_err(|_| "started by hand; start r-tftpd instead")?,
-    );
-    lockdown::close_from(4)?;
-    // 2. A name for ps and the kernel's log: exec by descriptor leaves a number.
-    prctl::set_name(c"r-tftpd-worker")?;
-    // 3. Settings and the channel to the broker, from a supervisor of the same build.
-    let (settings, broker) = receive_start(&control)?;
-    // 4. The log writes to standard error, which is open already.
+    // 1. The control channel, the only thing that is inherited, and a name.
+    let control = start::take_control(c"r-tftpd-worker")?;
+    // 2. The settings and the channel to the broker, from a supervisor of the same build.
+    let (settings, descriptors) = start::receive::<WorkerStart>(&control)?;
+    let [broker] = <[OwnedFd; 1]>::try_from(descriptors).map_err(|_| start::Error::Descriptors)?;
+    let broker = Channel::from_descriptor(broker);
+    // 3. The log writes to standard error, which is open already.
     crate::log::start(&settings.log);
-    // 5. The broker checks our build as we check its.
+    // 4. The broker checks our build as we check its.
     let mut buffer = [0; MAX_MESSAGE];
     broker.send(wire::encode(&ToBroker::Hello(Hello::OURS), &mut buffer)?)?;
     control.set_nonblocking()?;
     broker.set_nonblocking()?;
-    // 6. Lock-down, around the start of the runtime and its threads.
+    // 5. Lock-down, around the start of the runtime and its threads.
     let (runtime, facts) = sandbox::enter(settings.sandbox, start_runtime)?;
-    // 7. Ready, and serve.
+    // 6. Ready, and serve.
     let code = LocalSet::new().block_on(&runtime, serve(settings, control, broker, facts));
     // Not by returning: that would end the threads one by one, with calls that are not allowed.
     std::process::exit(code)
-}
-
-fn receive_start(control: &Channel) -> Result<(WorkerStart, Channel), Box<dyn Error>> {
-    let mut buffer = vec![0; MAX_START + 1];
-    let datagram = control.receive_with(&mut buffer)?;
-    let settings: WorkerStart = wire::decode::<_, MAX_START>(datagram.bytes)?;
-    if !settings.hello.is_ours() {
-        return Err("the supervisor is of another build; reinstall and restart r-tftpd".into());
-    }
-    let mut descriptors = datagram.descriptors.into_iter();
-    match (descriptors.next(), descriptors.next()) {
-        (Some(broker), None) => Ok((settings, Channel::from_descriptor(broker))),
-        _ => Err("the start message must bring exactly one descriptor".into()),
-    }
 }
 
 /// One thread that serves, and all blocking threads it will ever have.
@@ -161,6 +149,7 @@ async fn serve(settings: WorkerStart, control: Channel, broker: Channel, facts: 
             Err(error) => error.into(),
         },
         () = server.drained() => return 0,
+        never = server.proxy.expire(&server.link) => match never {},
         error = server.link.flush() => error.into(),
         error = server.link.receive(|message, descriptors| server.handle(message, descriptors)) => {
             error.into()

@@ -1,6 +1,7 @@
 //! The one record of each request: how it ended, and what it amounted to.
 
 use std::ascii::escape_default;
+use std::rc::Rc;
 
 use r_tftpd_broker::wire::Denial;
 use tracing::{debug, info};
@@ -32,10 +33,47 @@ pub(crate) enum End {
     GaveWay,
     /// The server is being stopped.
     Stopped,
+    /// The origin did not give the file.
+    NotFetched(Box<NotFetched>),
     /// The file could not be read to its end.
     ReadFailed(String),
     /// The system failed.
     Failed(String),
+}
+
+/// Why a file could not be fetched. Rare, so it does not make each [`End`] larger.
+#[derive(Clone, Debug)]
+pub(crate) struct NotFetched {
+    /// What the client was told.
+    pub(crate) refusal: Refusal,
+    /// For the log.
+    pub(crate) reason: String,
+}
+
+/// Where a file comes from that is not below the root.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    /// The URL without credentials.
+    pub(crate) url: String,
+    /// What the cache did for it.
+    pub(crate) cache: CacheUse,
+    /// What went wrong with the origin, though a stale answer was there.
+    pub(crate) trouble: Option<Rc<str>>,
+}
+
+/// What the cache did for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CacheUse {
+    /// A fresh answer was there, also one that there is no file.
+    Hit,
+    /// It was fetched.
+    Miss,
+    /// A stale answer was there, and the origin failed.
+    Stale,
+    /// It was being fetched for another request.
+    Joined,
+    /// A stale answer was there, and the origin confirmed it.
+    Revalidated,
 }
 
 /// What a request amounted to.
@@ -69,6 +107,9 @@ pub(crate) fn write(ticket: &Ticket, end: &End, result: &Result) {
         return;
     }
     let asked = Asked::new(ticket, end);
+    let origin = ticket.take_origin();
+    let origin = origin.as_deref();
+    let reason = reason.or_else(|| Some(origin?.trouble.as_deref()?.to_owned()));
     let seconds = ticket.arrived.elapsed().as_secs_f64();
     // Where nothing was transferred there is nothing to count.
     let figures = Some(result.figures).filter(|figures| *figures != Figures::default());
@@ -91,6 +132,8 @@ pub(crate) fn write(ticket: &Ticket, end: &End, result: &Result) {
         ignored = figures.map(|figures| figures.ignored),
         duration_ms = rounded(seconds * 1e3),
         rate = megabytes.map(|megabytes| rounded(megabytes / seconds.max(1e-6))),
+        origin = origin.map(|origin| escape(origin.url.as_bytes())),
+        cache = origin.map(|origin| cache_use(origin.cache)),
         reason,
         "{word}"
     );
@@ -148,6 +191,7 @@ fn word(end: &End) -> &'static str {
         End::Protocol(Outcome::Refused(refusal)) | End::Unreadable(Unreadable { refusal, .. }) => {
             word_of_refusal(*refusal)
         }
+        End::NotFetched(not_fetched) => word_of_refusal(not_fetched.refusal),
         End::Discarded => "discarded",
         End::Denied(Denial::Resources) | End::GaveWay => "busy",
         End::Denied(Denial::System) | End::ReadFailed(_) | End::Failed(_) => "failed",
@@ -167,7 +211,9 @@ fn word_of_refusal(refusal: Refusal) -> &'static str {
         Refusal::BadMode => "bad-mode",
         Refusal::Busy => "busy",
         Refusal::Stopping => "stopped",
-        Refusal::TooLarge | Refusal::ReadFailed | Refusal::Internal => "failed",
+        Refusal::TooLarge | Refusal::ReadFailed | Refusal::NotFetched | Refusal::Internal => {
+            "failed"
+        }
     }
 }
 
@@ -175,6 +221,7 @@ fn reason(end: &End) -> Option<String> {
     let reason = match end {
         End::Protocol(Outcome::Aborted { code }) => return Some(format!("error {code}")),
         End::ReadFailed(reason) | End::Failed(reason) => return Some(reason.clone()),
+        End::NotFetched(not_fetched) => return Some(not_fetched.reason.clone()),
         End::Protocol(Outcome::Refused(Refusal::TooLarge)) => "netascii form too large",
         End::GaveWay => "never answered, newer requests needed the room",
         End::Denied(denial) => match denial {
@@ -183,13 +230,23 @@ fn reason(end: &End) -> Option<String> {
             Denial::Permission => "no permission",
             Denial::Loop => "too many symlinks",
             Denial::BadPath => "bad path",
-            Denial::Proxy => "names a URL, no proxy in this build",
+            Denial::Proxy => "names a URL that is not fetched, the broker says why",
             Denial::Resources => "a limit of the broker or the system",
             Denial::System => "the system failed",
         },
         _ => return None,
     };
     Some(reason.to_owned())
+}
+
+fn cache_use(cache: CacheUse) -> &'static str {
+    match cache {
+        CacheUse::Hit => "hit",
+        CacheUse::Miss => "miss",
+        CacheUse::Stale => "stale",
+        CacheUse::Joined => "joined",
+        CacheUse::Revalidated => "revalidated",
+    }
 }
 
 fn kind(kind: Kind) -> &'static str {
@@ -208,7 +265,7 @@ fn mode(mode: Mode) -> &'static str {
 
 /// A name as plain ASCII: control characters, quotes, backslashes and all bytes above 126 escaped,
 /// so that no name can forge a line or move a cursor; cut off where it gets too long.
-fn escape(name: &[u8]) -> String {
+pub(crate) fn escape(name: &[u8]) -> String {
     let mut escaped = String::new();
     for byte in name {
         if escaped.len() >= MAX_NAME {

@@ -14,10 +14,13 @@ use tokio::task::yield_now;
 use tracing::warn;
 
 use super::begin;
+use super::cache::{Answer, LinkInfo};
 use super::cuts::Cuts;
+use super::feed::{self, Feed};
 use super::link::{self, Link};
 use super::places::Places;
-use super::record::{self, End};
+use super::proxy::Proxy;
+use super::record::{self, CacheUse, End, Origin};
 use super::requests::{Admission, Requests};
 use super::socket::send_once;
 use super::source::Source;
@@ -36,6 +39,8 @@ pub(crate) struct Server {
     pub(crate) places: Rc<Places>,
     /// For all transfers of the thread, one after another.
     pub(crate) buffers: RefCell<Buffers>,
+    /// The cache.
+    pub(crate) proxy: Proxy,
     requests: RefCell<Requests>,
     cuts: RefCell<Cuts>,
     stopping: Cell<Option<Stopping>>,
@@ -84,6 +89,7 @@ impl Server {
                 // longer than it may be.
                 receive: vec![0; MAX_SEND.next_multiple_of(MANY)].into(),
             }),
+            proxy: Proxy::new(&settings.cache),
             requests: RefCell::new(Requests::new(settings.max_unproven)),
             cuts: RefCell::default(),
             stopping: Cell::default(),
@@ -137,6 +143,11 @@ impl Server {
                 Ok(())
             }
             (ToWorker::Denied { id, reason }, None, None) => self.handle_denied(id, reason),
+            (ToWorker::Link { id, link }, None, None) => self.handle_link(id, link),
+            (ToWorker::Fetching { id, job, in_memory }, Some(file), None) => self
+                .proxy
+                .handle_granted(&self.link, id, job, file, in_memory),
+            (message, None, None) => self.proxy.handle(&self.link, message),
             _ => Err(link::Error::Violation("wrong number of descriptors")),
         }
     }
@@ -230,6 +241,47 @@ impl Server {
         Ok(())
     }
 
+    /// The name leads to an origin.
+    fn handle_link(self: &Rc<Self>, id: u64, link: LinkInfo) -> Result<(), link::Error> {
+        let ticket = self.asked(id, Phase::Opening)?;
+        if let Some(ending) = ticket.ending() {
+            self.finish_early(&ticket, Some(ending));
+            return Ok(());
+        }
+        let answer = self.proxy.request(&self.link, &ticket, &link);
+        ticket.note_origin(Origin {
+            url: link.display.clone(),
+            cache: match &answer {
+                Answer::Serve(entry) if !entry.is_fresh(Instant::now()) => CacheUse::Stale,
+                Answer::Serve(_) | Answer::Refused(_) => CacheUse::Hit,
+                Answer::Join(_) => CacheUse::Joined,
+                Answer::Fetch { .. } | Answer::Busy => CacheUse::Miss,
+            },
+            trouble: None,
+        });
+        let not_fetched = match answer {
+            Answer::Serve(entry) => {
+                let source = Source::cached(Rc::clone(entry.file()), Some(entry.extent().len));
+                self.start(ticket, |server, ticket, socket| {
+                    begin::read(server, ticket, socket, source);
+                });
+                return Ok(());
+            }
+            Answer::Join(reader) | Answer::Fetch { reader, .. } => {
+                let feed = Feed::new(reader, link);
+                self.start(ticket, |server, ticket, socket| {
+                    begin::fetched(server, ticket, socket, feed);
+                });
+                return Ok(());
+            }
+            Answer::Refused(status) => feed::refused(status),
+            Answer::Busy => feed::busy(),
+        };
+        let refusal = not_fetched.refusal;
+        self.refuse(&ticket, refusal, End::NotFetched(not_fetched));
+        Ok(())
+    }
+
     /// The request that waits for this answer; it waits no longer.
     fn asked(&self, id: u64, phase: Phase) -> Result<Rc<Ticket>, link::Error> {
         let requests = self.requests.borrow();
@@ -258,15 +310,19 @@ impl Server {
     /// Answers a request with an ERROR, once. The socket closes with that.
     fn refuse(&self, ticket: &Ticket, refusal: Refusal, end: End) {
         match (ticket.ending(), ticket.take_socket()) {
-            (None, Some(socket)) => {
-                send_once(&socket, &refusal.datagram());
-                self.finish(ticket, false, &end, &record::Result::default());
-            }
+            (None, Some(socket)) => self.refuse_by(ticket, &socket, refusal, &end),
             (ending, _) => self.finish_early(ticket, ending),
         }
     }
 
-    fn finish_early(&self, ticket: &Ticket, ending: Option<Ending>) {
+    /// Answers a request whose reply socket has been taken with an ERROR, once.
+    pub(crate) fn refuse_by(&self, ticket: &Ticket, socket: &OwnedFd, refusal: Refusal, end: &End) {
+        send_once(socket, &refusal.datagram());
+        self.finish(ticket, false, end, &record::Result::default());
+    }
+
+    /// Ends a request without an answer.
+    pub(crate) fn finish_early(&self, ticket: &Ticket, ending: Option<Ending>) {
         let end = match ending {
             Some(Ending::GaveWay) => End::GaveWay,
             Some(Ending::Stopping) => End::Stopped,
@@ -290,10 +346,7 @@ impl Server {
     pub(crate) fn finish(&self, ticket: &Ticket, proven: bool, end: &End, result: &record::Result) {
         self.requests.borrow_mut().remove(ticket);
         drop(ticket.take_place());
-        self.link.send(&ToBroker::Done {
-            id: ticket.id,
-            proven,
-        });
+        self.proxy.finish(&self.link, ticket.id, proven);
         self.dropped
             .set(self.dropped.get() + result.figures.ignored);
         record::write(ticket, end, result);

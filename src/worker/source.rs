@@ -3,21 +3,26 @@
 use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use nix::errno::Errno;
 use tokio::task::spawn_blocking;
 
+use super::cache::File;
 use super::window::Layout;
 use crate::sys::{Wait, read_pieces};
 
-/// A file to be sent. Transfers never share one; each reads at its own offsets.
+/// A file to be sent. Transfers may share the file, but each reads at its own offsets.
 #[derive(Debug)]
 pub(crate) struct Source {
-    /// Shared only with a blocking thread while that reads.
+    /// Shared with a blocking thread while that reads, and with the cache.
     file: Arc<OwnedFd>,
-    len: u64,
+    /// Bytes in all, once that is known.
+    len: Option<u64>,
     reading: Cell<Reading>,
+    /// What the cache counts as in use.
+    _cached: Option<Rc<File>>,
 }
 
 /// How a file is read without stopping all other transfers.
@@ -29,6 +34,16 @@ enum Reading {
     Cached,
     /// A disk or network filesystem without RWF_NOWAIT: always in a blocking thread.
     Blocking,
+}
+
+impl Reading {
+    fn first(in_memory: bool) -> Self {
+        if in_memory {
+            Self::Inline
+        } else {
+            Self::Cached
+        }
+    }
 }
 
 /// Why a buffer could not be filled.
@@ -43,21 +58,32 @@ pub(crate) enum NotFilled {
 impl Source {
     /// A file of `len` bytes; `in_memory` = reads never wait for a disk.
     pub(crate) fn new(file: OwnedFd, len: u64, in_memory: bool) -> Self {
-        let reading = if in_memory {
-            Reading::Inline
-        } else {
-            Reading::Cached
-        };
         Self {
             file: Arc::new(file),
-            len,
-            reading: Cell::new(reading),
+            len: Some(len),
+            reading: Cell::new(Reading::first(in_memory)),
+            _cached: None,
         }
     }
 
-    /// Length in bytes.
-    pub(crate) fn len(&self) -> u64 {
+    /// A file of the cache, of `len` bytes in all, if that is known.
+    pub(crate) fn cached(file: Rc<File>, len: Option<u64>) -> Self {
+        Self {
+            file: Arc::clone(file.fd()),
+            len,
+            reading: Cell::new(Reading::first(file.is_in_memory())),
+            _cached: Some(file),
+        }
+    }
+
+    /// Length in bytes, once it is known.
+    pub(crate) fn len(&self) -> Option<u64> {
         self.len
+    }
+
+    /// The length is known now.
+    pub(crate) fn set_len(&mut self, len: u64) {
+        self.len = Some(len);
     }
 
     /// The descriptor.

@@ -3,13 +3,15 @@
 
 use std::cell::{Cell, RefCell};
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::task::{Context, Waker};
 use std::time::Instant;
 
 use r_tftpd_broker::wire::{Denial, Endpoint};
 
 use super::places::Place;
-use crate::tftp::packet::Request;
+use super::record::{CacheUse, Origin};
+use crate::tftp::packet::{Mode, Request};
 
 /// A request of a client from its arrival to its record.
 pub(crate) struct Ticket {
@@ -34,6 +36,7 @@ pub(crate) struct Ticket {
     ending: Cell<Option<Ending>>,
     scratch: Cell<Option<Result<OwnedFd, Denial>>>,
     place: Cell<Option<Place>>,
+    origin: RefCell<Option<Box<Origin>>>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -93,8 +96,33 @@ impl Ticket {
             ending: Cell::default(),
             scratch: Cell::default(),
             place: Cell::default(),
+            origin: RefCell::default(),
             waker: RefCell::default(),
         }
+    }
+
+    /// The client asked for the netascii form.
+    pub(crate) fn is_netascii(&self) -> bool {
+        let request = self.request.as_ref();
+        request.is_some_and(|request| request.mode == Mode::Netascii)
+    }
+
+    /// The name leads to an origin.
+    pub(crate) fn note_origin(&self, origin: Origin) {
+        self.origin.replace(Some(Box::new(origin)));
+    }
+
+    /// What the cache does for it has changed; `trouble` is what went wrong with the origin.
+    pub(crate) fn note_cache(&self, cache: CacheUse, trouble: Option<Rc<str>>) {
+        if let Some(origin) = &mut *self.origin.borrow_mut() {
+            origin.cache = cache;
+            origin.trouble = trouble;
+        }
+    }
+
+    /// The origin it comes from, for the record, once.
+    pub(crate) fn take_origin(&self) -> Option<Box<Origin>> {
+        self.origin.take()
     }
 
     /// How far it is.

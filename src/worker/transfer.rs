@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use tokio::time::{Sleep, sleep, sleep_until};
 
 use super::engine::{Engine, Step};
+use super::feed::{Feed, News, stalled};
 use super::places::Place;
 use super::record::End;
 use super::server::Server;
@@ -43,13 +44,14 @@ const REST: Duration = Duration::from_secs(5);
 const QUEUE_PAUSE: Duration = Duration::from_millis(1);
 
 /// The task of a transfer, from its first packet to its record. `end` is what the record says if
-/// the engine already has an outcome.
+/// the engine already has an outcome, `feed` where the source comes from while it is incomplete.
 pub(crate) fn transfer(
     server: Rc<Server>,
     ticket: Rc<Ticket>,
     socket: OwnedFd,
     engine: Engine,
     source: Option<Source>,
+    feed: Option<Box<Feed>>,
     end: Option<End>,
 ) -> impl Future<Output = ()> + 'static {
     let mut transfer = Transfer {
@@ -57,6 +59,7 @@ pub(crate) fn transfer(
         ticket,
         engine,
         source,
+        feed,
         place: None,
         held: None,
         answered: false,
@@ -79,8 +82,10 @@ struct Transfer {
     server: Rc<Server>,
     ticket: Rc<Ticket>,
     engine: Engine,
-    /// What is sent; none if the client writes.
+    /// What is sent; none if the client writes, and as long as there is nothing.
     source: Option<Source>,
+    /// Makes the source grow; none once it is complete.
+    feed: Option<Box<Feed>>,
     /// Taken at the first ACK.
     place: Option<Place>,
     /// What the client in line sent last, for [`PACE`].
@@ -111,6 +116,8 @@ enum Event {
     Deadline,
     /// The client sent its request again.
     Repeated,
+    /// The source has grown, or there will be no more of it.
+    News(News),
     /// The transfer is first in line.
     Turn(Place),
     /// It has to end.
@@ -154,7 +161,12 @@ impl Transfer {
                 Event::Datagrams => (),
                 Event::Deadline if self.held.is_some() => self.release(now),
                 Event::Deadline if self.is_left() => return End::Replaced,
+                // Without a deadline of the engine the client waits for the source.
+                Event::Deadline if self.engine.deadline().is_none() => {
+                    self.take_news(stalled(), now);
+                }
                 Event::Deadline => self.engine.handle_timeout(self.engine_time(now)),
+                Event::News(news) => self.take_news(news, now),
                 Event::Repeated => self.engine.handle_repeated_request(self.engine_time(now)),
                 Event::Turn(place) => self.take_turn(place, now),
                 Event::Ending(ending) => return self.end_of_ending(ending, socket),
@@ -224,13 +236,22 @@ impl Transfer {
         if let Poll::Ready(received) = self.poll_datagrams(cx, socket) {
             return Poll::Ready(received.map_or_else(Event::Failed, |()| Event::Datagrams));
         }
+        // Not while the engine's clock stands still.
+        if self.held.is_none()
+            && let Some(feed) = &mut self.feed
+            && let Poll::Ready(news) = feed.poll(cx, &self.server, &self.ticket)
+        {
+            return Poll::Ready(Event::News(news));
+        }
+        let due = self.engine.deadline();
         let deadline = match &self.held {
             Some(held) => Some(held.since + PACE),
-            None => self.engine.deadline().map(|deadline| {
+            None => due.map(|deadline| {
                 let rests = self.ticket.is_challenged() && self.engine.is_proven();
                 deadline + self.stood + if rests { REST } else { Duration::ZERO }
             }),
         };
+        let deadline = deadline.or_else(|| Some(self.feed.as_ref()?.deadline()));
         match deadline {
             Some(deadline) => poll_deadline(cx, sleep, deadline).map(|()| Event::Deadline),
             None => Poll::Pending,
@@ -276,6 +297,34 @@ impl Transfer {
         })
     }
 
+    /// The source has grown, or has failed.
+    fn take_news(&mut self, news: News, now: Instant) {
+        match news {
+            News::Body {
+                file,
+                extent,
+                length,
+            } => {
+                let length = length.or(extent.complete.then_some(extent.len));
+                let source = self
+                    .source
+                    .get_or_insert_with(|| Source::cached(file, length));
+                if let Some(length) = length {
+                    source.set_len(length);
+                }
+                self.engine.handle_extent(extent, self.engine_time(now));
+                if extent.complete {
+                    self.feed = None;
+                }
+            }
+            News::Over(not_fetched) => {
+                self.engine.refuse(not_fetched.refusal);
+                self.end = Some(End::NotFetched(not_fetched));
+                self.feed = None;
+            }
+        }
+    }
+
     /// There is a place: nothing has to wait from now on.
     fn take_turn(&mut self, place: Place, now: Instant) {
         self.place = Some(place);
@@ -313,7 +362,11 @@ impl Transfer {
         if let Engine::Send(session) = &self.engine {
             self.server.note_cut(&self.ticket, session.window_cut());
         }
-        let result = self.engine.result(self.source.as_ref().map(Source::len));
+        // What is being fetched is no longer wanted here; the server looks whether by anybody.
+        self.feed = None;
+        let result = self
+            .engine
+            .result(self.source.as_ref().and_then(Source::len));
         self.server
             .finish(&self.ticket, self.answered, end, &result);
         self.place = None;
@@ -343,9 +396,10 @@ impl Transfer {
 
     /// A client that turns to the next file has got this one if all of it was sent.
     fn end_of_replaced(&self) -> End {
-        match (&self.engine, &self.source) {
-            (Engine::Send(session), Some(source)) => {
-                let last = source.len() / u64::from(session.granted().blksize) + 1;
+        let len = self.source.as_ref().and_then(Source::len);
+        match (&self.engine, len) {
+            (Engine::Send(session), Some(len)) => {
+                let last = len / u64::from(session.granted().blksize) + 1;
                 if session.is_proven() && self.sent > last {
                     End::Protocol(Outcome::Complete)
                 } else {

@@ -12,24 +12,30 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tracing::warn;
-
+use self::cache_file::CacheFiles;
 use self::limits::{Limits, Throttle};
 use self::outbox::Outbox;
+use self::proxy::Proxy;
 use self::receive::Receiver;
 use self::reply::PortRange;
 use self::requests::{Requests, Violation};
-use self::resolve::{Helpers, Opened, Path, Refused, Resolver, Support};
+use self::resolve::{Helpers, Resolver, Support};
 use crate::channel::{Channel, ReceiveError};
 use crate::control::{Facts, Report};
+use crate::link::BadLink;
 use crate::lockdown;
-use crate::settings::{BrokerStart, LogSettings, MAX_START};
-use crate::sys;
+use crate::settings::{BrokerStart, LogSettings};
+use crate::start;
 use crate::wire::{self, Denial, Hello, MAX_PATH, ToBroker, ToWorker};
 
 mod budget;
+mod cache_file;
+mod fetches;
+mod fetching;
+mod granting;
 mod limits;
 mod outbox;
+mod proxy;
 mod receive;
 mod reply;
 mod requests;
@@ -54,49 +60,63 @@ pub fn main(start_log: fn(&LogSettings)) -> ExitCode {
 
 /// The whole start-up.
 fn start(start_log: fn(&LogSettings)) -> Result<Broker, Error> {
-    // 1. The control channel is the only thing that is inherited; the rest is an accident.
-    let control = Channel::from_descriptor(sys::take_inherited(CONTROL).map_err(system("fcntl"))?);
-    lockdown::close_from(CONTROL.unsigned_abs() + 1)?;
-    // 2. A name for ps; the program was executed from a descriptor, which has none.
-    nix::sys::prctl::set_name(c"r-tftpd-broker").map_err(|e| Error::System("prctl", e.into()))?;
-    // 3. The settings, checked by the supervisor, and the descriptors it prepared.
-    let mut buffer = vec![0; MAX_START + 1];
-    let message = control.receive_with(&mut buffer).map_err(Error::Control)?;
-    let settings: BrokerStart =
-        wire::decode::<_, MAX_START>(message.bytes).map_err(Error::Start)?;
-    if !settings.hello.is_ours() {
-        return Err(Error::OtherBuild("supervisor"));
-    }
-    // 4. The log, so that all that follows can be read.
+    // 1. The control channel, the only thing that is inherited, and a name.
+    let control = start::take_control(c"r-tftpd-broker")?;
+    // 2. The settings, checked by the supervisor, and the descriptors it prepared.
+    let (mut settings, descriptors) = start::receive::<BrokerStart>(&control)?;
+    // 3. The log, so that all that follows can be read.
     start_log(&settings.log);
-    let mut descriptors = message.descriptors.into_iter();
-    let (Some(worker), Some(root)) = (descriptors.next(), descriptors.next()) else {
-        return Err(Error::Start(wire::Error::Malformed));
-    };
-    let (worker, listeners) = (Channel::from_descriptor(worker), descriptors.collect());
-    // 5. Neither channel may stop the broker: it waits in one place only.
+    let mut descriptors = descriptors.into_iter();
+    let mut next = || descriptors.next().ok_or(start::Error::Descriptors);
+    let worker = Channel::from_descriptor(next()?);
+    let root = next()?;
+    let fallback = settings.fallback_directory.then(&mut next).transpose()?;
+    let proxy = settings.proxy.take().map(|start| {
+        let directory = start.cache_directory.then(&mut next).transpose()?;
+        Proxy::new(start, CacheFiles::new(directory)).map_err(Error::Fallback)
+    });
+    let proxy = proxy.transpose()?;
+    let listeners = descriptors.collect();
+    // 4. Neither channel may stop the broker: it waits in one place only.
     control.set_nonblocking().map_err(system("fcntl"))?;
     worker.set_nonblocking().map_err(system("fcntl"))?;
-    // 6. Rights that only a single thread can give up for good, and what is in force then.
-    let resolver = Arc::new(Resolver::new(root));
-    let facts = sandbox::restrict(resolver.root(), settings.sandbox)?;
-    // 7. Threads for opens that have to wait; none can be started later.
+    // 5. Rights that only a single thread can give up for good, and what is in force then.
+    let resolver = Arc::new(Resolver::new(root, fallback));
+    let directories = [Some(resolver.root()), resolver.fallback()];
+    let cache = proxy.as_ref().and_then(|proxy| proxy.files.directory());
+    let facts = sandbox::restrict(directories.into_iter().flatten(), cache, settings.sandbox)?;
+    // 6. Threads for opens that have to wait; none can be started later.
     let helpers = Helpers::start(&resolver).map_err(system("clone"))?;
-    // 8. Keys for hash tables, which the kernel gives once to each thread.
+    // 7. Keys for hash tables, which the kernel gives once to each thread.
     RandomState::new().hash_one(());
-    // 9. All system calls but those on the list are gone, in all threads.
+    // 8. All system calls but those on the list are gone, in all threads.
     let facts = sandbox::filter(facts, settings.sandbox)?;
-    // 10. Two processes of different builds must not talk.
-    let mut broker = Broker::new(settings, control, worker, listeners, resolver, helpers);
+    // 9. Two processes of different builds must not talk.
+    let places = Places {
+        control,
+        worker,
+        listeners,
+        resolver,
+        helpers,
+        proxy,
+    };
+    let mut broker = Broker::new(settings, places);
     broker.send(ToWorker::Hello(Hello::OURS), None)?;
-    // 11. The supervisor says when to begin.
+    // 10. The supervisor says when to begin.
     let openat2 = broker.resolver.support() != Support::Walk;
     broker.report(Report::Ready(Facts { openat2, ..facts }))?;
     Ok(broker)
 }
 
-/// Number of the descriptor that is inherited.
-const CONTROL: i32 = 3;
+/// What the broker is made of, beside its settings.
+struct Places {
+    control: Channel,
+    worker: Channel,
+    listeners: Vec<OwnedFd>,
+    resolver: Arc<Resolver>,
+    helpers: Helpers,
+    proxy: Option<Proxy>,
+}
 
 /// The running broker.
 struct Broker {
@@ -110,6 +130,8 @@ struct Broker {
     requests: Requests,
     resolver: Arc<Resolver>,
     helpers: Helpers,
+    /// None: links are denied.
+    proxy: Option<Proxy>,
     phase: Phase,
     /// The worker has said who it is.
     is_greeted: bool,
@@ -134,14 +156,7 @@ enum Phase {
 }
 
 impl Broker {
-    fn new(
-        settings: BrokerStart,
-        control: Channel,
-        worker: Channel,
-        listeners: Vec<OwnedFd>,
-        resolver: Arc<Resolver>,
-        helpers: Helpers,
-    ) -> Self {
+    fn new(settings: BrokerStart, places: Places) -> Self {
         let BrokerStart {
             allow,
             deny,
@@ -150,15 +165,16 @@ impl Broker {
             ..
         } = settings;
         Self {
-            control,
-            worker,
+            control: places.control,
+            worker: places.worker,
             outbox: Outbox::new(),
-            listeners,
+            listeners: places.listeners,
             receiver: Receiver::new(),
             ports: settings.port_range.map(PortRange::new),
             requests: Requests::new(Limits::new(allow, deny, max_per_client, max_outstanding)),
-            resolver,
-            helpers,
+            resolver: places.resolver,
+            helpers: places.helpers,
+            proxy: places.proxy,
             phase: Phase::Ready,
             is_greeted: false,
             dropped: 0,
@@ -175,7 +191,7 @@ impl Broker {
         match message {
             // Once, and first. Another build could mean other things by the same bytes.
             ToBroker::Hello(hello) if hello.is_ours() => self.is_greeted = true,
-            ToBroker::Hello(_) => return Err(Error::OtherBuild("worker")),
+            ToBroker::Hello(_) => return Err(Error::OtherBuild),
             // Once per request: a regular file below the root, for reading. The client that sent
             // the request could have asked for the same.
             ToBroker::Open { path, .. } if path.len() > MAX_PATH => {
@@ -193,76 +209,19 @@ impl Broker {
             // Once per request: takes it off the budget for clients that do not answer. A worker
             // that lies can do so for requests that were sent to us only, `max_outstanding` at once.
             ToBroker::Proven { id } => self.requests.prove(id, now)?,
+            // Once per request, after a link was found: GET what it and the rest of the name say.
+            // The broker kept both; a client could have asked for the same.
+            ToBroker::Fetch {
+                id,
+                validators,
+                netascii,
+            } => self.fetch(id, validators, netascii, now)?,
+            // Ends a job, if it still runs: clients that share it would have to ask again.
+            ToBroker::Cancel { job } => self.cancel(job)?,
             // Once per request: it is over.
             ToBroker::Done { id, proven } => self.requests.done(id, proven, now)?,
         }
         Ok(())
-    }
-
-    /// Opens a file now if that cannot take long, else has a helper thread do it.
-    fn open(&mut self, id: u64, name: &[u8], now: Instant) -> Result<(), Error> {
-        let path = match Path::parse(name) {
-            Ok(path) => path,
-            Err(reason) => return self.grant(id, name, Err(Refused::Denied(reason)), now),
-        };
-        match self.resolver.open_cached(&path) {
-            Err(Refused::Waits) if self.helpers.ask(id, path) => Ok(()),
-            Err(Refused::Waits) => {
-                self.grant(id, name, Err(Refused::Denied(Denial::Resources)), now)
-            }
-            result => self.grant(id, name, result, now),
-        }
-    }
-
-    /// Tells the worker what came of an open; the log, if somebody should know.
-    fn grant(
-        &mut self,
-        id: u64,
-        name: &[u8],
-        result: Result<Opened, Refused>,
-        now: Instant,
-    ) -> Result<(), Error> {
-        let Some(peer) = self.requests.answer_open(id, result.is_ok()) else {
-            // The request ended while a helper thread was at it.
-            return Ok(());
-        };
-        let (link, reason) = match result {
-            Ok(Opened {
-                file,
-                size,
-                in_memory,
-            }) => {
-                return self.send(
-                    ToWorker::File {
-                        id,
-                        size,
-                        in_memory,
-                    },
-                    Some(file),
-                );
-            }
-            Err(Refused::Missing) => return self.send(ToWorker::Missing { id }, None),
-            Err(Refused::Escape(link)) => (Some(link), Denial::OutsideRoot),
-            Err(Refused::Url(link)) => (Some(link), Denial::Proxy),
-            Err(Refused::Denied(reason)) => (None, reason),
-            Err(Refused::Waits) => (None, Denial::System),
-        };
-        let is_worth_a_line = link.is_some() || reason == Denial::OutsideRoot;
-        if let Some(held) = is_worth_a_line.then(|| self.audit.pass(now)).flatten() {
-            let file = name.escape_ascii();
-            match link {
-                Some(link) => {
-                    let (link, target) = (link.name.escape_ascii(), link.target.escape_ascii());
-                    warn!(%peer, %file, %link, %target, ?reason, held, "symlink refused");
-                }
-                None => warn!(%peer, %file, ?reason, held, "path refused"),
-            }
-        }
-        self.deny(id, reason)
-    }
-
-    fn deny(&mut self, id: u64, reason: Denial) -> Result<(), Error> {
-        self.send(ToWorker::Denied { id, reason }, None)
     }
 
     fn send(&mut self, message: ToWorker, descriptor: Option<OwnedFd>) -> Result<(), Error> {
@@ -271,14 +230,13 @@ impl Broker {
     }
 
     fn flush(&mut self) -> Result<(), Error> {
-        self.outbox
-            .flush(&self.worker)
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
-                    Error::Worker(ReceiveError::Closed)
-                }
-                _ => Error::System("sendmsg", error),
-            })
+        self.outbox.flush(&self.worker).map_err(|error| {
+            if outbox::is_gone(&error) {
+                Error::Worker(ReceiveError::Closed)
+            } else {
+                Error::System("sendmsg", error)
+            }
+        })
     }
 
     fn report(&self, report: Report) -> Result<(), Error> {
@@ -293,12 +251,14 @@ impl Broker {
 enum Error {
     /// The supervisor's channel.
     Control(ReceiveError),
-    /// The start message.
-    Start(wire::Error),
+    /// The start.
+    Start(start::Error),
+    /// The fallback of the start message.
+    Fallback(BadLink),
     /// An order that is none.
     Order,
-    /// A process was built from other sources.
-    OtherBuild(&'static str),
+    /// The worker was built from other sources.
+    OtherBuild,
     /// The worker's channel.
     Worker(ReceiveError),
     /// The first message was no greeting, or a later one was.
@@ -315,9 +275,10 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Control(error) => write!(f, "supervisor: {error}"),
-            Self::Start(error) => write!(f, "supervisor: start message: {error}"),
+            Self::Start(error) => error.fmt(f),
+            Self::Fallback(error) => write!(f, "supervisor: start message: fallback: {error}"),
             Self::Order => write!(f, "supervisor: unknown order"),
-            Self::OtherBuild(who) => write!(f, "{who} is of another build; install all of one"),
+            Self::OtherBuild => f.write_str("worker is of another build; install all of one"),
             Self::Worker(error) => write!(f, "worker: {error}"),
             Self::Greeting => write!(f, "worker broke the protocol: it greets at the wrong time"),
             Self::Message(error) => write!(f, "worker broke the protocol: {error}"),
@@ -325,6 +286,12 @@ impl fmt::Display for Error {
             Self::Lockdown(error) => write!(f, "lock-down: {error}"),
             Self::System(call, error) => write!(f, "{call}: {error}"),
         }
+    }
+}
+
+impl From<start::Error> for Error {
+    fn from(error: start::Error) -> Self {
+        Self::Start(error)
     }
 }
 

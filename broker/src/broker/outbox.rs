@@ -53,8 +53,16 @@ impl Outbox {
     }
 }
 
+/// Whether the other side is gone.
+pub(super) fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+    )
+}
+
 /// Whether a later attempt can succeed.
-fn passes(error: &io::Error) -> bool {
+pub(super) fn passes(error: &io::Error) -> bool {
     let short_of_memory = [Errno::ENOBUFS, Errno::ENOMEM].map(|errno| Some(errno as i32));
     error.kind() == io::ErrorKind::WouldBlock || short_of_memory.contains(&error.raw_os_error())
 }

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::budget::REFUSED;
 use super::limits::{Excess, Limits};
+use super::proxy::Lead;
 use super::scratch::Scratch;
 use crate::wire::MAX_SCRATCH;
 
@@ -26,6 +27,8 @@ struct Outstanding {
     /// Bytes of the prefix's budget.
     charged: u64,
     file: File,
+    /// Where a link leads, until it is fetched.
+    lead: Option<Box<Lead>>,
     /// Bytes of the memory file; none = not asked.
     scratch: Option<u64>,
     proven: bool,
@@ -36,6 +39,16 @@ enum File {
     NotAsked,
     Asked,
     Granted,
+    /// The name leads to an origin.
+    Linked,
+    Refused,
+}
+
+/// What came of an `Open`.
+#[derive(Debug)]
+pub(super) enum Answered {
+    Granted,
+    Linked(Lead),
     Refused,
 }
 
@@ -50,6 +63,12 @@ pub(super) enum Violation {
     Scratch,
     /// A path longer than any request.
     PathTooLong,
+    /// `Fetch` without a link.
+    Fetch,
+    /// A validator longer than any that is kept.
+    ValidatorTooLong,
+    /// The job was never given.
+    UnknownJob,
 }
 
 impl fmt::Display for Violation {
@@ -59,6 +78,9 @@ impl fmt::Display for Violation {
             Self::Repeated => "it asks again what can be asked once",
             Self::Scratch => "it asks for a memory file that no file needs",
             Self::PathTooLong => "it asks for a path longer than a request",
+            Self::Fetch => "it wants to fetch what no link names",
+            Self::ValidatorTooLong => "it sends a validator longer than any",
+            Self::UnknownJob => "it names a job that was never given",
         })
     }
 }
@@ -83,6 +105,7 @@ impl Requests {
             peer,
             charged,
             file,
+            lead: None,
             scratch: None,
             proven: false,
         };
@@ -119,15 +142,34 @@ impl Requests {
         Ok(request.peer)
     }
 
-    /// Who asked for the file that is now granted or not; none if the request has ended.
-    pub(super) fn answer_open(&mut self, id: u64, is_granted: bool) -> Option<SocketAddr> {
-        let request = self.outstanding.get_mut(&id)?;
-        request.file = if is_granted {
-            File::Granted
-        } else {
-            File::Refused
+    /// Who asked for what is still outstanding.
+    pub(super) fn peer(&self, id: u64) -> Option<SocketAddr> {
+        self.outstanding.get(&id).map(|request| request.peer)
+    }
+
+    /// What came of an `Open`; nothing happens if the request has ended.
+    pub(super) fn answer_open(&mut self, id: u64, answer: Answered) {
+        let Some(request) = self.outstanding.get_mut(&id) else {
+            return;
         };
-        Some(request.peer)
+        request.file = match answer {
+            Answered::Granted => File::Granted,
+            Answered::Linked(lead) => {
+                request.lead = Some(Box::new(lead));
+                File::Linked
+            }
+            Answered::Refused => File::Refused,
+        };
+    }
+
+    /// `Fetch`: where the link leads, and who asked.
+    pub(super) fn fetch(&mut self, id: u64) -> Result<(Lead, SocketAddr), Violation> {
+        let request = self.find(id)?;
+        if request.file != File::Linked {
+            return Err(Violation::Fetch);
+        }
+        let lead = request.lead.take().ok_or(Violation::Repeated)?;
+        Ok((*lead, request.peer))
     }
 
     /// `Scratch`: the memory file, none if there is no place for it.
@@ -140,7 +182,8 @@ impl Requests {
         if request.scratch.is_some() {
             return Err(Violation::Repeated);
         }
-        if request.file != File::Granted || size > MAX_SCRATCH {
+        let has_source = matches!(request.file, File::Granted | File::Linked);
+        if !has_source || size > MAX_SCRATCH {
             return Err(Violation::Scratch);
         }
         let file = self.scratch.create(size);
@@ -171,7 +214,7 @@ impl Requests {
         self.limits.release(peer, id);
         let spent = match request.file {
             _ if proven => 0,
-            File::Granted | File::Asked => request.charged,
+            File::Granted | File::Linked | File::Asked => request.charged,
             // All that can have been sent is an ERROR.
             File::NotAsked | File::Refused => REFUSED,
         };
@@ -219,7 +262,7 @@ mod tests {
         let id = admit(&mut requests, now);
         assert_eq!(requests.counts(), (0, 1));
         assert_eq!(requests.open(id).unwrap().port(), 1069);
-        assert!(requests.answer_open(id, true).is_some());
+        requests.answer_open(id, Answered::Granted);
         assert!(requests.scratch(id, 10).unwrap().is_some());
         assert_eq!(requests.prove(id, now), Ok(()));
         assert_eq!(requests.counts(), (1, 0));
@@ -233,7 +276,7 @@ mod tests {
         let id = admit(&mut requests, now);
         requests.open(id).unwrap();
         assert_eq!(requests.open(id), Err(Violation::Repeated));
-        requests.answer_open(id, true);
+        requests.answer_open(id, Answered::Granted);
         assert_eq!(requests.open(id), Err(Violation::Repeated));
         requests.scratch(id, 10).unwrap();
         assert_eq!(requests.scratch(id, 10).unwrap_err(), Violation::Repeated);
@@ -251,7 +294,7 @@ mod tests {
         assert_eq!(requests.scratch(id, 1).unwrap_err(), Violation::UnknownId);
         assert_eq!(requests.prove(id, now), Err(Violation::UnknownId));
         assert_eq!(requests.done(id, false, now), Err(Violation::UnknownId));
-        assert_eq!(requests.answer_open(id, true), None);
+        assert_eq!(requests.peer(id), None);
         assert_eq!(admit(&mut requests, now), id + 1);
     }
 
@@ -262,11 +305,11 @@ mod tests {
         assert_eq!(requests.scratch(id, 1).unwrap_err(), Violation::Scratch);
         requests.open(id).unwrap();
         assert_eq!(requests.scratch(id, 1).unwrap_err(), Violation::Scratch);
-        requests.answer_open(id, false);
+        requests.answer_open(id, Answered::Refused);
         assert_eq!(requests.scratch(id, 1).unwrap_err(), Violation::Scratch);
         let id = admit(&mut requests, now);
         requests.open(id).unwrap();
-        requests.answer_open(id, true);
+        requests.answer_open(id, Answered::Granted);
         assert_eq!(
             requests.scratch(id, MAX_SCRATCH + 1).unwrap_err(),
             Violation::Scratch
@@ -279,7 +322,7 @@ mod tests {
         for _ in 0..100 {
             let id = admit(&mut requests, now);
             requests.open(id).unwrap();
-            requests.answer_open(id, true);
+            requests.answer_open(id, Answered::Granted);
             assert!(requests.scratch(id, MAX_SCRATCH).unwrap().is_some());
             requests.done(id, false, now).unwrap();
         }

@@ -6,17 +6,22 @@ use std::os::fd::BorrowedFd;
 
 use landlock::AccessFs;
 
+use super::cache_file::UNNAMED;
 use crate::control::Facts;
 use crate::lockdown::{self, Calls, Error, SeccompCmpOp, SeccompRule, Threads, int, rule};
 use crate::settings::Sandbox;
 
-/// Gives up every right but reading files below `root`. To be called while the process has one
-/// thread.
+/// Gives up every right but reading files below `served` and, with a proxy, reading and writing
+/// files in `cache`. To be called while the process has one thread.
 ///
 /// # Errors
 /// [`Error`]: what `sandbox` requires is not there, or rights are left that the supervisor should
 /// have dropped.
-pub fn restrict(root: BorrowedFd<'_>, sandbox: Sandbox) -> Result<Facts, Error> {
+pub fn restrict<'d>(
+    served: impl IntoIterator<Item = BorrowedFd<'d>>,
+    cache: Option<BorrowedFd<'d>>,
+    sandbox: Sandbox,
+) -> Result<Facts, Error> {
     // 1. The supervisor has dropped uid 0 and all capabilities; nothing below is worth much else.
     lockdown::assert_unprivileged()?;
     // 2. Nothing this process could execute gives rights back; Landlock and seccomp require it.
@@ -28,8 +33,12 @@ pub fn restrict(root: BorrowedFd<'_>, sandbox: Sandbox) -> Result<Facts, Error> 
     // 5. An overwritten return address finds no code but ours.
     let mdwe = lockdown::deny_write_execute();
     // 6. Read-only beneath the root, also if openat2's flags (which seccomp cannot see) say else.
-    //    Directories are never listed, so there is no right to.
-    let abi = lockdown::landlock(&[(root, AccessFs::ReadFile.into())], sandbox)?;
+    //    Directories are never listed, so there is no right to. Cache files are opened for both;
+    //    none is ever named (no right to make regular files) or cut (no right to truncate).
+    let read = |directory| (directory, AccessFs::ReadFile.into());
+    let mut granted: Vec<_> = served.into_iter().map(read).collect();
+    granted.extend(cache.map(|directory| (directory, AccessFs::ReadFile | AccessFs::WriteFile)));
+    let abi = lockdown::landlock(&granted, sandbox)?;
     Ok(lockdown::facts(abi, 0, mdwe))
 }
 
@@ -85,16 +94,17 @@ const CALLS: &[Call] = calls! {
     sendmsg: SYS_sendmsg, "answers with their descriptors";
     // Files.
     openat2: SYS_openat2, "files beneath the root";
-    openat: SYS_openat, "single components where openat2 is missing; for reading only";
+    openat: SYS_openat, "single components where openat2 is missing, for reading only; cache files";
     readlinkat: SYS_readlinkat, "symlinks, to see where they lead";
     fstat: SYS_fstat, "is it a regular file; glibc 2.39 and later";
     newfstatat: SYS_newfstatat, "the same; before glibc 2.39";
     fstatfs: SYS_fstatfs, "is it in memory";
     close: SYS_close, "what was handed on";
     // Memory files.
-    memfd_create: SYS_memfd_create, "for netascii";
+    memfd_create: SYS_memfd_create, "for netascii; cache files where no directory has them";
     ftruncate: SYS_ftruncate, "their size";
-    fcntl: SYS_fcntl, "F_ADD_SEALS: no other size, ever; F_GETFD: debug builds look before they close";
+    fcntl: SYS_fcntl, "F_ADD_SEALS: no other size, ever; F_DUPFD_CLOEXEC: cache files without /proc; \
+        F_GETFD: debug builds look before they close";
     // Helper threads and the log.
     read: SYS_read, "a helper thread has answered (eventfd)";
     write: SYS_write, "a helper thread wakes the broker; log records";
@@ -154,9 +164,16 @@ fn rules(call: &str) -> Result<Vec<SeccompRule>, Error> {
         // malloc, too, tries to read a file in /proc; Landlock refuses that.
         "openat" => {
             let writing = libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC | libc::O_APPEND;
-            Ok(vec![rule(vec![clear(2, writing)?])?])
+            // Where O_LARGEFILE is not 0, libc adds it.
+            let large = libc::O_LARGEFILE.unsigned_abs();
+            let unnamed = UNNAMED.bits().unsigned_abs() & !large;
+            let is_unnamed = int(2, MaskedEq(u64::from(!large)), unnamed)?;
+            Ok(vec![
+                rule(vec![clear(2, writing)?])?,
+                rule(vec![is_unnamed])?,
+            ])
         }
-        "fcntl" => [libc::F_ADD_SEALS, libc::F_GETFD]
+        "fcntl" => [libc::F_ADD_SEALS, libc::F_DUPFD_CLOEXEC, libc::F_GETFD]
             .into_iter()
             .map(|command| rule(vec![eq(1, command)?]))
             .collect(),

@@ -42,12 +42,17 @@ impl Scratch {
     }
 }
 
+/// A memory file that can never be executed, where the kernel has that.
+pub(super) fn memory_file(name: &CStr, flags: MFdFlags) -> nix::Result<OwnedFd> {
+    let flags = flags | MFdFlags::MFD_CLOEXEC;
+    match memfd_create(name, flags | NO_EXECUTION) {
+        Err(Errno::EINVAL) => memfd_create(name, flags),
+        result => result,
+    }
+}
+
 fn sealed(size: u64) -> nix::Result<OwnedFd> {
-    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    let file = match memfd_create(NAME, flags | NO_EXECUTION) {
-        Err(Errno::EINVAL) => memfd_create(NAME, flags)?,
-        result => result?,
-    };
+    let file = memory_file(NAME, MFdFlags::MFD_ALLOW_SEALING)?;
     ftruncate(&file, size.try_into().map_err(|_| Errno::EFBIG)?)?;
     let seals = SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_SEAL;
     fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;

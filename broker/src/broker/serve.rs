@@ -10,17 +10,18 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 use tracing::{debug, warn};
 
+use super::fetches::Fetches;
 use super::limits::Excess;
 use super::receive::{Junk, Received};
 use super::reply::{self, PortRange};
 use super::requests::Requests;
 use super::{Broker, Error, Phase, system};
-use crate::channel::ReceiveError;
+use crate::channel::{Channel, Datagram, ReceiveError};
 use crate::control::{Counts, Order, Report, SIZE};
 use crate::wire::{self, MAX_MESSAGE, Request, ToBroker, ToWorker};
 
-/// Messages of the worker taken in one go: then others have their turn.
-const MESSAGES: usize = 64;
+/// Messages of the worker or the fetcher taken in one go: then others have their turn.
+pub(super) const MESSAGES: usize = 64;
 
 /// How long something rests that fails although the kernel calls it ready: a listener without
 /// memory, the worker's channel with too many descriptors on their way.
@@ -31,6 +32,9 @@ const PAUSE: Duration = Duration::from_millis(5);
 struct Ready {
     control: bool,
     worker: bool,
+    fetcher: bool,
+    /// Orders for the fetcher can be sent.
+    orders: bool,
     helpers: bool,
     /// Places in [`Broker::listeners`].
     listeners: Vec<usize>,
@@ -40,6 +44,7 @@ struct Ready {
 #[derive(Clone, Copy, Debug, Default)]
 struct Resting {
     outbox: bool,
+    orders: bool,
     listeners: bool,
 }
 
@@ -89,10 +94,18 @@ impl Broker {
                 self.report(Report::Retired)?;
             }
             self.answers(ready.helpers, now)?;
+            if ready.fetcher || resting.orders {
+                self.send_orders()?;
+                self.relay()?;
+            }
+            // The channel has room and yet takes nothing: too many descriptors on their way.
+            resting.orders = (ready.orders || resting.orders) && self.has_orders();
             if ready.worker {
                 self.messages(now)?;
             }
             resting.listeners = self.receive(&ready.listeners, now)?;
+            // Last: each step above can find that the fetcher is gone.
+            self.relay_lost()?;
         }
     }
 
@@ -105,11 +118,18 @@ impl Broker {
             (true, false) => PollFlags::POLLOUT,
             (true, true) => PollFlags::empty(),
         };
-        let mut places = Vec::with_capacity(3 + self.listeners.len());
+        let mut places = Vec::with_capacity(4 + self.listeners.len());
         places.push(PollFd::new(self.control.as_fd(), PollFlags::POLLIN));
         places.push(PollFd::new(self.worker.as_fd(), from_worker));
-        let (mut helpers_at, mut listeners_at) = (None, usize::MAX);
+        let (mut helpers_at, mut fetcher_at, mut listeners_at) = (None, None, usize::MAX);
         if !is_blocked {
+            let fetches = self.proxy.as_ref().map(|proxy| &proxy.fetches);
+            if let Some((channel, has_orders)) = fetches.and_then(Fetches::channel) {
+                let mut wanted = PollFlags::POLLIN;
+                wanted.set(PollFlags::POLLOUT, has_orders && !resting.orders);
+                fetcher_at = Some(places.len());
+                places.push(PollFd::new(channel, wanted));
+            }
             helpers_at = Some(places.len());
             places.push(PollFd::new(self.helpers.wake(), PollFlags::POLLIN));
             if self.phase == Phase::Serving && !resting.listeners {
@@ -119,7 +139,7 @@ impl Broker {
                 }
             }
         }
-        let is_resting = resting.outbox || resting.listeners;
+        let is_resting = resting.outbox || resting.orders || resting.listeners;
         let timeout = is_resting.then(|| TimeSpec::from_duration(PAUSE));
         match ppoll(&mut places, timeout, None) {
             Ok(_) => (),
@@ -135,20 +155,43 @@ impl Broker {
                 0 => ready.control = true,
                 1 => ready.worker = true,
                 _ if Some(at) == helpers_at => ready.helpers = true,
+                _ if Some(at) == fetcher_at => {
+                    let events = place.revents().unwrap_or(PollFlags::empty());
+                    ready.fetcher = true;
+                    ready.orders = events.contains(PollFlags::POLLOUT);
+                }
                 _ => ready.listeners.push(at.saturating_sub(listeners_at)),
             }
         }
         Ok(ready)
     }
 
+    /// Whether the fetcher has still to be told something.
+    fn has_orders(&self) -> bool {
+        let fetches = self.proxy.as_ref().map(|proxy| &proxy.fetches);
+        fetches
+            .and_then(Fetches::channel)
+            .is_some_and(|(_, has_orders)| has_orders)
+    }
+
     /// Carries out what the supervisor orders.
     fn obey(&mut self) -> Result<Next, Error> {
         let mut buffer = [0; SIZE + 1];
-        let bytes = match self.control.receive(&mut buffer) {
+        let Datagram {
+            bytes,
+            mut descriptors,
+        } = match self.control.receive_with(&mut buffer) {
             Err(ReceiveError::WouldBlock) => return Ok(Next::GoOn),
             result => result.map_err(Error::Control)?,
         };
         match Order::from_bytes(bytes).map_err(|_| Error::Order)? {
+            Order::Fetcher => match (descriptors.pop(), descriptors.pop()) {
+                (Some(channel), None) => {
+                    self.replace_fetcher(Channel::from_descriptor(channel))?;
+                }
+                _ => return Err(Error::Order),
+            },
+            _ if !descriptors.is_empty() => return Err(Error::Order),
             Order::Go if self.phase == Phase::Ready => self.phase = Phase::Serving,
             // Requests already received are still handed on; the rest is for the next generation.
             Order::Retire | Order::Drain => {

@@ -16,6 +16,14 @@ pub enum Error {
     Root(PathBuf, io::Error),
     /// The user we run as may not search the root directory.
     RootDenied(PathBuf, String),
+    /// The directory of `--fallback` can not be opened.
+    Fallback(PathBuf, io::Error),
+    /// The directory of `--cache-dir` can not be opened.
+    Cache(PathBuf, io::Error),
+    /// The directory of `--cache-dir` contains a served one, or the other way round.
+    CacheNested(PathBuf),
+    /// A file with certificates can not be opened.
+    CaFile(PathBuf, io::Error),
     /// A program of ours is not where it belongs.
     Program(&'static str, PathBuf, io::Error),
     /// A socket can not be bound.
@@ -40,7 +48,7 @@ pub enum Error {
     Become(String, &'static str, Errno),
     /// Capabilities can not be cleared.
     Capabilities(String),
-    /// The lists of networks do not fit into the start message.
+    /// The lists of networks and ports do not fit into the start message.
     TooManyNetworks,
     /// A step of our own lock-down failed.
     Lockdown(lockdown::Error),
@@ -67,6 +75,29 @@ impl fmt::Display for Error {
                 f,
                 "user {user} may not search the root directory {}: allow it, for example with \
                  `chmod o+x {0}`, or choose another directory with --root",
+                path.display()
+            ),
+            Self::Fallback(path, error) => write!(
+                f,
+                "--fallback {}: {error}: name a directory, or a URL such as \
+                 http://fallback.example.org/",
+                path.display()
+            ),
+            Self::Cache(path, error) => write!(
+                f,
+                "--cache-dir {}: {error}: create it, or choose another directory",
+                path.display()
+            ),
+            Self::CacheNested(path) => write!(
+                f,
+                "--cache-dir {} and a served directory contain one another: cache files may be \
+                 written, served ones never; choose another directory",
+                path.display()
+            ),
+            Self::CaFile(path, error) => write!(
+                f,
+                "{}: {error}: --ca-file and SSL_CERT_FILE must name files with certificates (PEM) \
+                 that the user r-tftpd runs as can read",
                 path.display()
             ),
             Self::Program(name, path, error) => write!(
@@ -116,7 +147,7 @@ impl fmt::Display for Error {
             ),
             Self::Capabilities(reason) => write!(f, "can not give up capabilities: {reason}"),
             Self::TooManyNetworks => f.write_str(
-                "--allow-net and --deny-net name too many networks: use shorter prefixes",
+                "--allow-net, --deny-net and --proxy-ports are too long: use shorter prefixes and ranges",
             ),
             Self::Lockdown(error) => error.fmt(f),
             Self::System(call, error) => write!(f, "{call}: {error}"),

@@ -3,29 +3,58 @@
 use std::io;
 use std::net::UdpSocket;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use tracing::debug;
 
+use super::directory::Directory;
 use super::limits::Limits;
 use super::process::{Process, Role};
 use super::programs::Programs;
 use super::root::Root;
-use super::{Error, Settings};
+use super::trust::TrustFiles;
+use super::{Error, ProxySettings, Settings};
 use crate::channel::Channel;
-use crate::settings::{BrokerStart, MAX_START, WorkerStart};
+use crate::control::Order;
+use crate::settings::{BrokerStart, CacheStart, FetcherStart, MAX_START, ProxyStart, WorkerStart};
 use crate::wire::{self, Encode, Hello};
 
-/// All that new processes are given. Opened and encoded once: every generation gets the same.
+/// Name servers are asked over TCP, at the port that RFC 7766 keeps for it.
+const DNS_PORT: u16 = 53;
+
+/// Redirects for one fetch: mirrors and sign-ins take two or three, loops any number.
+const MAX_REDIRECTS: u32 = 10;
+
+/// All that new processes are given. Opened and encoded once: every generation gets the same, but
+/// for the files that a fetcher reads.
 #[derive(Debug)]
 pub(super) struct Launcher {
     pub(super) listeners: Vec<UdpSocket>,
     pub(super) root: Root,
+    fallback: Option<Directory>,
+    /// None = memory files.
+    cache: Option<Directory>,
+    /// None = no proxy.
+    trust: Option<TrustFiles>,
     programs: Programs,
     null: OwnedFd,
     broker: Vec<u8>,
     worker: Vec<u8>,
+    /// Empty without a proxy.
+    fetcher: Vec<u8>,
+}
+
+/// What the supervisor has opened.
+#[derive(Debug)]
+pub(super) struct Places {
+    pub(super) listeners: Vec<UdpSocket>,
+    pub(super) root: Root,
+    pub(super) fallback: Option<Directory>,
+    pub(super) cache: Option<Directory>,
+    pub(super) trust: Option<TrustFiles>,
+    pub(super) programs: Programs,
 }
 
 impl Launcher {
@@ -33,25 +62,41 @@ impl Launcher {
     ///
     /// # Errors
     /// [`Error::TooManyNetworks`]; as open(2) of /dev/null.
-    pub(super) fn new(
-        settings: &Settings,
-        limits: Limits,
-        root: Root,
-        programs: Programs,
-        listeners: Vec<UdpSocket>,
-    ) -> Result<Self, Error> {
+    pub(super) fn new(settings: &Settings, limits: Limits, places: Places) -> Result<Self, Error> {
         let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())
             .map_err(Error::system("open /dev/null"))?;
-        let broker = encode(&broker_start(settings, limits, &root))?;
+        let broker = encode(&broker_start(settings, limits, &places))?;
         let worker = encode(&worker_start(settings, limits))?;
+        let fetcher = match &settings.proxy {
+            Some(proxy) => encode(&fetcher_start(settings, proxy))?,
+            None => Vec::new(),
+        };
         Ok(Self {
-            listeners,
-            root,
-            programs,
+            listeners: places.listeners,
+            root: places.root,
+            fallback: places.fallback,
+            cache: places.cache,
+            trust: places.trust,
+            programs: places.programs,
             null,
             broker,
             worker,
+            fetcher,
         })
+    }
+
+    /// Whether generations have a fetcher.
+    pub(super) fn has_proxy(&self) -> bool {
+        self.trust.is_some()
+    }
+
+    /// Where cache files are, for the log.
+    pub(super) fn cache_name(&self) -> String {
+        match (&self.cache, &self.trust) {
+            (Some(cache), _) => cache.name(),
+            (None, Some(_)) => "memory".into(),
+            (None, None) => "none".into(),
+        }
     }
 
     /// Starts a broker and a worker that can talk to each other.
@@ -60,23 +105,59 @@ impl Launcher {
     /// Which one could not be started, and why. The other one is gone then, too.
     pub(super) fn launch(&self) -> Result<[(Role, Process); 2], (Role, io::Error)> {
         let (to_worker, to_broker) = Channel::pair().map_err(|error| (Role::Broker, error))?;
-        let listeners = self.listeners.iter().map(AsFd::as_fd);
+        let directories = [self.fallback.as_ref(), self.cache.as_ref()];
+        // In the order that `BrokerStart` says.
         let broker: Vec<_> = [to_worker.as_fd(), self.root.as_fd()]
             .into_iter()
-            .chain(listeners)
+            .chain(directories.into_iter().flatten().map(AsFd::as_fd))
+            .chain(self.listeners.iter().map(AsFd::as_fd))
             .collect();
-        let broker = self.start(Role::Broker, &broker)?;
-        let worker = self.start(Role::Worker, &[to_broker.as_fd()])?;
+        let named = |role| move |error| (role, error);
+        let broker = self
+            .start(Role::Broker, &self.programs.broker, &self.broker, &broker)
+            .map_err(named(Role::Broker))?;
+        let to_broker = [to_broker.as_fd()];
+        let worker = self
+            .start(
+                Role::Worker,
+                &self.programs.worker,
+                &self.worker,
+                &to_broker,
+            )
+            .map_err(named(Role::Worker))?;
         Ok([(Role::Broker, broker), (Role::Worker, worker)])
     }
 
-    fn start(&self, role: Role, fds: &[BorrowedFd<'_>]) -> Result<Process, (Role, io::Error)> {
-        let (program, message) = match role {
-            Role::Broker => (&self.programs.broker, &self.broker),
-            Role::Worker => (&self.programs.worker, &self.worker),
+    /// Starts a fetcher and hands the channel to it to `broker`.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(super) fn launch_fetcher(&self, broker: &Process) -> io::Result<Process> {
+        let (Some(program), Some(trust)) = (&self.programs.fetcher, &self.trust) else {
+            return Err(io::ErrorKind::NotFound.into());
         };
-        let process = Process::start(role, program.as_fd(), self.null.as_fd(), message, fds)
-            .map_err(|error| (role, error))?;
+        let (to_fetcher, to_broker) = Channel::pair()?;
+        // The broker could not: its lock-down has no such call.
+        to_fetcher.set_nonblocking()?;
+        let files = trust.open()?;
+        let descriptors: Vec<_> = [to_broker.as_fd()]
+            .into_iter()
+            .chain(files.iter().map(AsFd::as_fd))
+            .collect();
+        let fetcher = self.start(Role::Fetcher, program, &self.fetcher, &descriptors)?;
+        broker.hand(Order::Fetcher, to_fetcher.as_fd())?;
+        Ok(fetcher)
+    }
+
+    fn start(
+        &self,
+        role: Role,
+        program: &OwnedFd,
+        message: &[u8],
+        descriptors: &[BorrowedFd<'_>],
+    ) -> io::Result<Process> {
+        let (program, null) = (program.as_fd(), self.null.as_fd());
+        let process = Process::start(role, program, null, message, descriptors)?;
         debug!(pid = process.pid(), "{role} started");
         Ok(process)
     }
@@ -91,7 +172,7 @@ fn encode(message: &impl Encode) -> Result<Vec<u8>, Error> {
     Ok(buffer)
 }
 
-fn broker_start(settings: &Settings, limits: Limits, root: &Root) -> BrokerStart {
+fn broker_start(settings: &Settings, limits: Limits, places: &Places) -> BrokerStart {
     BrokerStart {
         hello: Hello::OURS,
         log: settings.log.clone(),
@@ -101,7 +182,16 @@ fn broker_start(settings: &Settings, limits: Limits, root: &Root) -> BrokerStart
         max_per_client: settings.max_per_client,
         port_range: settings.port_range,
         max_outstanding: limits.outstanding(),
-        root: root.name(),
+        root: places.root.name(),
+        fallback_directory: places.fallback.is_some(),
+        proxy: settings.proxy.as_ref().map(|proxy| ProxyStart {
+            fallback: proxy.fallback.clone(),
+            cache_directory: places.cache.is_some(),
+            ports: proxy.ports.clone(),
+            about: proxy.about,
+            max_fetches: limits.fetches,
+            max_object: proxy.max_object,
+        }),
     }
 }
 
@@ -112,11 +202,42 @@ fn worker_start(settings: &Settings, limits: Limits) -> WorkerStart {
         sandbox: settings.sandbox,
         max_connections: limits.connections,
         max_unproven: limits.unproven,
-        timeout_ms: u64::try_from(settings.timeout.as_millis()).unwrap_or(u64::MAX),
+        timeout_ms: millis(settings.timeout),
         max_retries: settings.max_retries,
         max_blksize: settings.max_blksize,
         max_windowsize: settings.max_windowsize,
         options: settings.options,
         wrq_devnull: settings.wrq_devnull,
+        cache: CacheStart {
+            bytes: settings.proxy.as_ref().map_or(0, |proxy| proxy.cache_size),
+            object: settings.proxy.as_ref().map_or(0, |proxy| proxy.max_object),
+            entries: limits.entries,
+            fetches: limits.fetches,
+            stale_if_error_ms: settings
+                .proxy
+                .as_ref()
+                .map_or(0, |proxy| millis(proxy.stale_if_error)),
+            about: settings.proxy.as_ref().is_some_and(|proxy| proxy.about),
+        },
     }
+}
+
+fn fetcher_start(settings: &Settings, proxy: &ProxySettings) -> FetcherStart {
+    FetcherStart {
+        hello: Hello::OURS,
+        log: settings.log.clone(),
+        sandbox: settings.sandbox,
+        ports: proxy.ports.clone(),
+        dns_port: DNS_PORT,
+        user_agent: proxy.user_agent.clone(),
+        about: proxy.about,
+        connect_timeout_ms: millis(proxy.timeout),
+        read_timeout_ms: millis(proxy.timeout),
+        max_object: proxy.max_object,
+        max_redirects: MAX_REDIRECTS,
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -15,6 +15,10 @@ const DESCRIPTORS_PER_TRANSFER: u64 = 2;
 /// Listeners, channels, the runtime's own, descriptors on their way between two processes.
 const RESERVED: u64 = 128;
 
+/// The most fetches at once. Each holds a file in the worker, and in the fetcher a connection or
+/// two.
+const MAX_FETCHES: u32 = 256;
+
 /// How many clients can be served at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Limits {
@@ -22,23 +26,31 @@ pub(super) struct Limits {
     pub(super) connections: u32,
     /// Unproven transfers; 1 or more.
     pub(super) unproven: u32,
+    /// Entries of the cache; each holds a file.
+    pub(super) entries: u32,
+    /// Fetches; 1 or more.
+    pub(super) fetches: u32,
 }
 
 impl Limits {
     /// Takes as many descriptors as the system allows, for this process and those it starts, and
-    /// fits the limits into them.
+    /// fits the limits into them. `entries` of the cache; none = no proxy.
     ///
     /// # Errors
     /// As setrlimit(2).
-    pub(super) fn raise(connections: u32) -> Result<Self, Error> {
+    pub(super) fn raise(connections: u32, entries: Option<u32>) -> Result<Self, Error> {
         let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(Error::system("getrlimit"))?;
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_err(Error::system("setrlimit"))?;
-        let limits = Self::fit(connections, hard);
-        if limits.connections < connections || limits.unproven < MAX_UNPROVEN {
+        let limits = Self::fit(connections, entries, hard);
+        if limits.connections < connections
+            || limits.unproven < MAX_UNPROVEN
+            || limits.entries < entries.unwrap_or(0)
+        {
             warn!(
                 descriptors = hard,
                 connections = limits.connections,
                 unproven = limits.unproven,
+                cache_entries = limits.entries,
                 "few descriptors, fewer clients at once: raise the limit with LimitNOFILE= in the \
                  unit or `ulimit -Hn`"
             );
@@ -52,14 +64,30 @@ impl Limits {
         self.connections.saturating_add(self.unproven)
     }
 
-    /// Shares the descriptors: the proven get what they want as long as half is left for others.
-    fn fit(connections: u32, descriptors: u64) -> Self {
-        let places = descriptors.saturating_sub(RESERVED) / DESCRIPTORS_PER_TRANSFER;
+    /// Shares the descriptors. The cache gets what it wants up to a quarter, fetches up to an
+    /// eighth; of the rest, the proven what they want as long as half is left for others.
+    fn fit(connections: u32, entries: Option<u32>, descriptors: u64) -> Self {
+        let part = |wanted: u32, parts: u64| {
+            wanted
+                .min(u32::try_from(descriptors / parts).unwrap_or(u32::MAX))
+                .max(1)
+        };
+        let (entries, fetches, proxy) = match entries {
+            Some(entries) => {
+                let (entries, fetches) = (part(entries, 4), part(MAX_FETCHES, 8));
+                (entries, fetches, u64::from(entries) + u64::from(fetches))
+            }
+            None => (1, 1, 0),
+        };
+        let left = descriptors.saturating_sub(RESERVED).saturating_sub(proxy);
+        let places = left / DESCRIPTORS_PER_TRANSFER;
         let places = u32::try_from(places).unwrap_or(u32::MAX).max(2);
         let unproven = MAX_UNPROVEN.min((places / 2).max(places.saturating_sub(connections)));
         Self {
             connections: connections.min(places - unproven),
             unproven,
+            entries,
+            fetches,
         }
     }
 }
@@ -72,7 +100,8 @@ mod tests {
         let Limits {
             connections,
             unproven,
-        } = Limits::fit(connections, descriptors);
+            ..
+        } = Limits::fit(connections, None, descriptors);
         (connections, unproven)
     }
 
@@ -94,13 +123,16 @@ mod tests {
     fn every_transfer_has_its_descriptors() {
         for connections in [1, 64, 4096, 1_000_000] {
             for descriptors in [256, 1024, 4096, 65536, 1 << 20] {
-                let limits = Limits::fit(connections, descriptors);
-                let needed = u64::from(limits.outstanding()) * DESCRIPTORS_PER_TRANSFER + RESERVED;
-                assert!(
-                    needed <= descriptors,
-                    "{connections} {descriptors}: {limits:?}"
-                );
-                assert!(limits.connections >= 1 && limits.unproven >= 1);
+                for entries in [None, Some(1), Some(1024), Some(100_000)] {
+                    let limits = Limits::fit(connections, entries, descriptors);
+                    let transfers = u64::from(limits.outstanding()) * DESCRIPTORS_PER_TRANSFER;
+                    let cache = entries.map_or(0, |_| limits.entries + limits.fetches);
+                    assert!(
+                        transfers + u64::from(cache) + RESERVED <= descriptors,
+                        "{connections} {descriptors}: {limits:?}"
+                    );
+                    assert!(limits.connections >= 1 && limits.unproven >= 1);
+                }
             }
         }
     }

@@ -6,13 +6,15 @@
 //!
 //! - `listen`: addresses and sockets bound to them; `activation`: sockets from systemd; `socket`:
 //!   what both need.
-//! - `root`: the directory to serve; `limits`: how many clients the descriptors allow.
+//! - `root`: the directory to serve; `directory`: others; `trust`: what a fetcher has to read;
+//!   `limits`: how many clients the descriptors allow.
 //! - `identity`: from whatever we were started as to an ordinary user without a right.
 //! - `programs`: the binaries of the others; `launch`: starts a set of them; `process`: one of them.
 //! - `generations`: who has to be started, told and ended when; pure. `note`: what to tell the user.
 //! - `watch`: does what `generations` says, and tells it what happened.
 
 mod activation;
+mod directory;
 mod error;
 mod generations;
 mod identity;
@@ -24,29 +26,34 @@ mod process;
 mod programs;
 mod root;
 mod socket;
+mod trust;
 mod watch;
 
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::unistd::geteuid;
 
+use self::directory::Directory;
 pub use self::error::Error;
 use self::generations::Rules;
 use self::identity::Identity;
-use self::launch::Launcher;
+use self::launch::{Launcher, Places};
 use self::limits::Limits;
 pub use self::listen::{ListenAddress, ParseError};
 use self::programs::Programs;
 use self::root::Root;
+use self::trust::TrustFiles;
 use self::watch::{InForce, Watch};
 use crate::channel::MAX_DESCRIPTORS;
 use crate::lockdown;
 use crate::net::Network;
 use crate::settings::{LogSettings, Sandbox};
 
-/// The broker gets the listeners with its channel and the root, all in one message.
-const MAX_LISTENERS: usize = MAX_DESCRIPTORS - 2;
+/// The broker gets the listeners with its channel, the root, and up to two more directories, all in
+/// one message.
+const MAX_LISTENERS: usize = MAX_DESCRIPTORS - 4;
 
 /// The command line, already checked: every number is in the range its field names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +92,48 @@ pub struct Settings {
     pub wrq_devnull: bool,
     /// How long transfers may go on after SIGTERM; 0 = not at all.
     pub drain_timeout: Duration,
+    /// A second directory, for what is not below the root; relative to the current directory.
+    pub fallback_directory: Option<PathBuf>,
+    /// How links to other servers are answered; none = they are denied.
+    pub proxy: Option<ProxySettings>,
+}
+
+/// How links to other servers are answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxySettings {
+    /// URL for what is in no directory, valid by [`crate::link::Link::parse`].
+    pub fallback: Option<String>,
+    /// Where cache files go.
+    pub cache_directory: CacheDirectory,
+    /// Bytes of all cached bodies together.
+    pub cache_size: u64,
+    /// Largest body in bytes, cached or not.
+    pub max_object: u64,
+    /// Entries kept in the cache; 1 or more.
+    pub cache_entries: u32,
+    /// How long a stale entry can stand in for an origin that fails.
+    pub stale_if_error: Duration,
+    /// Ranges (first and last) of ports that links and redirects may lead to; empty = any.
+    pub ports: Vec<(u16, u16)>,
+    /// Files with certificates to trust, beside those of the system.
+    pub ca_files: Vec<PathBuf>,
+    /// A file in place of those of the system.
+    pub ca_bundle: Option<PathBuf>,
+    /// Tell origins who asks for what, by `X-TFTP-` headers.
+    pub about: bool,
+    /// How long an origin may take for a connection, or between two bytes; 1 ms or more.
+    pub timeout: Duration,
+    /// Value of the `User-Agent` header.
+    pub user_agent: String,
+}
+
+/// Where cache files go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CacheDirectory {
+    /// The user named it.
+    Named(PathBuf),
+    /// The first one that can be used.
+    Candidates(Vec<PathBuf>),
 }
 
 /// Where requests come in.
@@ -117,8 +166,19 @@ pub fn run(settings: &Settings) -> Result<(), Error> {
     let identity = Identity::resolve(settings.user.as_deref())?;
     // 4. The root, while the directories above it can be passed.
     let root = Root::open(&settings.root)?;
+    let fallback = settings.fallback_directory.as_deref();
+    let fallback = fallback.map(Directory::fallback).transpose()?;
+    let served: Vec<_> = [Some(root.as_fd()), fallback.as_ref().map(AsFd::as_fd)]
+        .into_iter()
+        .flatten()
+        .collect();
+    let cache = match settings.proxy.as_ref().map(|proxy| &proxy.cache_directory) {
+        Some(CacheDirectory::Named(path)) => vec![Directory::cache(path, &served)?],
+        Some(CacheDirectory::Candidates(paths)) => Directory::cache_candidates(paths, &served),
+        None => Vec::new(),
+    };
     // 5. The other programs: opened once, so that an upgrade on disk never mixes versions.
-    let programs = Programs::open()?;
+    let programs = Programs::open(settings.proxy.is_some())?;
     // 6. The listeners: a port below 1024 is what we may have been given rights for.
     let is_activated = activated.is_some();
     let listeners = match (&settings.listen, activated) {
@@ -127,8 +187,9 @@ pub fn run(settings: &Settings) -> Result<(), Error> {
     };
     // 7. Each request must tell where it was sent to; and room for a storm, forced while we may.
     let receive_buffer = socket::prepare(&listeners)?;
-    // 8. Two descriptors for each transfer, as far as the system has them.
-    let limits = Limits::raise(settings.max_connections)?;
+    // 8. Two descriptors for each transfer and one for each cached body, as far as there are.
+    let entries = settings.proxy.as_ref().map(|proxy| proxy.cache_entries);
+    let limits = Limits::raise(settings.max_connections, entries)?;
     // 9. Give up every right, for good: ids, capabilities, what an exec could bring, core files.
     let rights = identity.assume(is_activated)?;
     lockdown::no_new_privileges().map_err(Error::Lockdown)?;
@@ -136,10 +197,28 @@ pub fn run(settings: &Settings) -> Result<(), Error> {
     lockdown::no_core_files().map_err(Error::Lockdown)?;
     // 10. Do not trust the step before: look.
     lockdown::assert_unprivileged().map_err(Error::Lockdown)?;
-    // 11. The root must be of use to who we are now.
+    // 11. The directories and files must be of use to who we are now.
     root.assert_searchable(&rights.user)?;
+    let cache = settings
+        .proxy
+        .is_some()
+        .then(|| Directory::first_usable(cache))
+        .flatten();
+    let trust = settings.proxy.as_ref().map(|proxy| {
+        let files = TrustFiles::new(proxy.ca_bundle.clone(), proxy.ca_files.clone());
+        files.assert_readable().map(|()| files)
+    });
+    let trust = trust.transpose()?;
     // 12. Start, watch and replace the others until we are told to end.
-    let launcher = Launcher::new(settings, limits, root, programs, listeners)?;
+    let places = Places {
+        listeners,
+        root,
+        fallback,
+        cache,
+        trust,
+        programs,
+    };
+    let launcher = Launcher::new(settings, limits, places)?;
     let in_force = InForce {
         receive_buffer,
         bounding_set_kept: rights.bounding_set_kept,
@@ -148,6 +227,7 @@ pub fn run(settings: &Settings) -> Result<(), Error> {
         sandbox: settings.sandbox,
         uid: geteuid().as_raw(),
         drain_timeout: settings.drain_timeout,
+        proxy: settings.proxy.is_some(),
     };
     Watch::new(launcher, signals, in_force, rules).run()
 }

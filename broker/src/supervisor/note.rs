@@ -24,6 +24,12 @@ pub(super) enum Note {
     ReloadFailed,
     /// The next generation starts after this time.
     Restarting(Duration),
+    /// The next fetcher of this generation starts after this time.
+    FetcherRestarting(u64, Duration),
+    /// The fetcher did not report that it is ready.
+    FetcherNotReady(u64),
+    /// There is a fetcher again.
+    FetcherBack(u64),
     /// This old generation has to give way to newer ones.
     Crowded(u64),
     /// SIGUSR1 or SIGUSR2 while nobody could take it.
@@ -64,6 +70,15 @@ impl Note {
             Self::Restarting(delay) => {
                 warn!(delay_ms = millis(*delay), "restarting broker and worker");
             }
+            Self::FetcherRestarting(generation, delay) => warn!(
+                generation,
+                delay_ms = millis(*delay),
+                "restarting the fetcher; meanwhile, links fail and files are served"
+            ),
+            Self::FetcherNotReady(generation) => {
+                error!(generation, "fetcher was not ready within 5 s: killed");
+            }
+            Self::FetcherBack(generation) => info!(generation, "fetcher is back"),
             Self::Crowded(generation) => {
                 warn!(
                     generation,

@@ -16,6 +16,8 @@ pub(super) struct Programs {
     pub(super) broker: OwnedFd,
     /// `r-tftpd-worker`.
     pub(super) worker: OwnedFd,
+    /// `r-tftpd-fetcher`; none without a proxy.
+    pub(super) fetcher: Option<OwnedFd>,
 }
 
 impl Programs {
@@ -24,7 +26,7 @@ impl Programs {
     ///
     /// # Errors
     /// [`Error::Program`].
-    pub(super) fn open() -> Result<Self, Error> {
+    pub(super) fn open(proxy: bool) -> Result<Self, Error> {
         let own = std::env::current_exe().map_err(Error::system("readlink /proc/self/exe"))?;
         let beside = own.parent().unwrap_or(Path::new("/")).to_owned();
         let directories: Vec<PathBuf> = [beside]
@@ -34,6 +36,9 @@ impl Programs {
         Ok(Self {
             broker: find(&directories, "r-tftpd-broker")?,
             worker: find(&directories, "r-tftpd-worker")?,
+            fetcher: proxy
+                .then(|| find(&directories, "r-tftpd-fetcher"))
+                .transpose()?,
         })
     }
 }

@@ -208,6 +208,7 @@ impl Watch {
         while let Some(action) = self.generations.poll_action() {
             match action {
                 Action::Start(generation) => self.start(generation),
+                Action::StartFetcher(generation) => self.start_fetcher(generation),
                 Action::Tell(generation, role, order) => {
                     if let Some(process) = self.find(generation, role) {
                         process.tell(order);
@@ -223,8 +224,9 @@ impl Watch {
                     reloaded,
                     broker,
                     worker,
+                    fetcher,
                 } => {
-                    self.announce(generation, reloaded, &broker, &worker);
+                    self.announce(generation, reloaded, &broker, &worker, fetcher.as_ref());
                 }
                 Action::Note(note) => note.log(),
             }
@@ -248,6 +250,28 @@ impl Watch {
         }
     }
 
+    /// Starts a fetcher for the broker of a generation, if it still runs.
+    fn start_fetcher(&mut self, generation: u64) {
+        let is_broker =
+            |watched: &&Watched| (watched.generation, watched.role) == (generation, Role::Broker);
+        let broker = self.processes.iter().find(is_broker);
+        let started = broker.map(|broker| self.launcher.launch_fetcher(&broker.process));
+        match started {
+            Some(Ok(process)) => self.processes.push(Watched {
+                generation,
+                role: Role::Fetcher,
+                process,
+            }),
+            failed => {
+                if let Some(Err(error)) = failed {
+                    error!(generation, "fetcher can not be started: {error}");
+                }
+                self.generations
+                    .handle_fetcher_start_failure(generation, Instant::now());
+            }
+        }
+    }
+
     fn find(&mut self, generation: u64, role: Role) -> Option<&mut Process> {
         let found =
             |watched: &&mut Watched| watched.generation == generation && watched.role == role;
@@ -258,14 +282,23 @@ impl Watch {
     }
 
     /// The one line that says what is served and exactly what is in force.
-    fn announce(&self, generation: u64, reloaded: bool, broker: &Facts, worker: &Facts) {
+    fn announce(
+        &self,
+        generation: u64,
+        reloaded: bool,
+        broker: &Facts,
+        worker: &Facts,
+        fetcher: Option<&Facts>,
+    ) {
         let addresses = self
             .launcher
             .listeners
             .iter()
             .filter_map(|l| l.local_addr().ok());
         let listen: Vec<_> = addresses.map(|address| address.to_string()).collect();
+        let all = || [Some(broker), Some(worker), fetcher].into_iter().flatten();
         let kept = self.in_force.bounding_set_kept;
+        let proxy = self.launcher.has_proxy();
         info!(
             generation,
             root = self.launcher.root.name(),
@@ -276,13 +309,20 @@ impl Watch {
             } else {
                 "none"
             },
-            no_new_privs = broker.no_new_privs && worker.no_new_privs,
-            landlock = number(broker.landlock_abi.min(worker.landlock_abi)),
+            no_new_privs = all().all(|facts| facts.no_new_privs),
+            landlock = number(all().map(|facts| facts.landlock_abi).min().unwrap_or(0)),
             seccomp_broker = number(broker.system_calls),
             seccomp_worker = number(worker.system_calls),
-            mdwe = broker.mdwe && worker.mdwe,
+            seccomp_fetcher = match fetcher {
+                Some(facts) => number(facts.system_calls),
+                None if proxy => "not running".into(),
+                None => "no fetcher".into(),
+            },
+            mdwe = all().all(|facts| facts.mdwe),
             paths = if broker.openat2 { "openat2" } else { "walk" },
             receive_buffer = self.in_force.receive_buffer,
+            proxy = if proxy { "on" } else { "off" },
+            cache = self.launcher.cache_name(),
             "{}",
             if reloaded { "reloaded" } else { "serving" }
         );

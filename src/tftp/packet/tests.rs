@@ -227,8 +227,8 @@ fn headers_are_written() {
 fn refusals_have_short_texts_without_paths() {
     use Refusal::*;
     for refusal in [
-        Missing, Denied, ReadOnly, Malformed, BadMode, TooLarge, ReadFailed, Busy, Stopping,
-        Internal,
+        Missing, Denied, ReadOnly, Malformed, BadMode, TooLarge, ReadFailed, NotFetched, Busy,
+        Stopping, Internal,
     ] {
         let text = refusal.text();
         assert!(

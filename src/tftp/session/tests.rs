@@ -29,7 +29,7 @@ impl Bench {
     fn with(asked: Asked, limits: &Limits, extent: Extent) -> Self {
         let now = epoch();
         Self {
-            session: Session::new(&asked, limits, extent, now),
+            session: Session::new(&asked, limits, extent, None, now),
             now,
         }
     }

@@ -136,7 +136,7 @@ impl World {
                         session.session.handle_repeated_request(now);
                     }
                     (Ok(request), _) => {
-                        let fresh = Session::new(&request.asked, &self.limits, extent, now);
+                        let fresh = Session::new(&request.asked, &self.limits, extent, None, now);
                         session = Some(Checked {
                             session: fresh,
                             acknowledged: 0,

@@ -11,7 +11,7 @@ use nix::sys::socket::{setsockopt, sockopt::ReceiveTimeout};
 use nix::sys::time::{TimeVal, TimeValLike};
 use r_tftpd_broker::channel::Channel;
 use r_tftpd_broker::control::{self, Counts, Facts, Order, Report};
-use r_tftpd_broker::settings::{LogFormat, LogSettings, Sandbox, WorkerStart};
+use r_tftpd_broker::settings::{CacheStart, LogFormat, LogSettings, Sandbox, WorkerStart};
 use r_tftpd_broker::wire::{self, Hello, MAX_MESSAGE, ToBroker, ToWorker};
 use tokio::task::LocalSet;
 
@@ -43,6 +43,14 @@ pub(super) fn settings() -> WorkerStart {
         max_windowsize: 64,
         options: true,
         wrq_devnull: false,
+        cache: CacheStart {
+            bytes: 1 << 30,
+            object: 1 << 29,
+            entries: 64,
+            fetches: 64,
+            stale_if_error_ms: 3_600_000,
+            about: true,
+        },
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a worker promises, seen by its broker, its supervisor and its clients.
 
 pub(super) mod harness;
+mod links;
 mod processes;
 mod repeats;
 
@@ -361,7 +362,7 @@ fn a_waiting_transfer_costs_little_memory() {
         len: 0,
         complete: true,
     };
-    let session = Session::new(&Asked::default(), &limits, extent, Instant::now());
+    let session = Session::new(&Asked::default(), &limits, extent, None, Instant::now());
     let socket = file(b"").into();
     let task = transfer(
         server,
@@ -370,9 +371,10 @@ fn a_waiting_transfer_costs_little_memory() {
         Engine::Send(session),
         Some(source),
         None,
+        None,
     );
     let size = size_of_val(&task) + size_of::<Ticket>();
-    assert!(size <= 1024, "{size} bytes");
+    assert!(size <= 1152, "{size} bytes");
 }
 
 fn wire_settings(

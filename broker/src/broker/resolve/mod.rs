@@ -13,6 +13,7 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 use nix::sys::statfs::{FsType, TMPFS_MAGIC, fstatfs};
 
+use crate::link::{BadLink, Link};
 use crate::wire::Denial;
 
 mod helpers;
@@ -40,16 +41,26 @@ pub(super) enum Refused {
     /// Not granted.
     Denied(Denial),
     /// A symlink leads out of the root.
-    Escape(Link),
+    Escape(Symlink),
     /// A dangling symlink names a URL.
-    Url(Link),
+    Url(Box<Signpost>),
     /// Only [`Resolver::open_cached`]: the answer may have to wait for a disk or a server.
     Waits,
 }
 
+/// A dangling symlink that names a URL, and what was asked below it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Signpost {
+    pub(super) symlink: Symlink,
+    /// What its target says.
+    pub(super) link: Result<Link, BadLink>,
+    /// What follows the symlink in the name, as the client sent it.
+    pub(super) rest: Vec<u8>,
+}
+
 /// A symlink, for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Link {
+pub(super) struct Symlink {
     /// Its own name, without directories.
     pub(super) name: Vec<u8>,
     /// Where it leads.
@@ -100,16 +111,17 @@ pub(super) enum Support {
     Walk,
 }
 
-/// Opens files below one directory.
+/// Opens files below the root, or below a second directory what is not there.
 #[derive(Debug)]
 pub(super) struct Resolver {
     root: OwnedFd,
+    fallback: Option<OwnedFd>,
     support: Support,
 }
 
 impl Resolver {
-    /// Opens below `root`, with what the kernel has.
-    pub(super) fn new(root: OwnedFd) -> Self {
+    /// Opens below `root` and `fallback`, with what the kernel has.
+    pub(super) fn new(root: OwnedFd, fallback: Option<OwnedFd>) -> Self {
         let probe = |resolve| openat2(&root, c".", how(OFlag::O_PATH, BENEATH | resolve));
         let support = if probe(ResolveFlag::empty()).is_err() {
             Support::Walk
@@ -118,7 +130,11 @@ impl Resolver {
         } else {
             Support::Openat2
         };
-        Self { root, support }
+        Self {
+            root,
+            fallback,
+            support,
+        }
     }
 
     pub(super) fn support(&self) -> Support {
@@ -129,10 +145,14 @@ impl Resolver {
         self.root.as_fd()
     }
 
+    pub(super) fn fallback(&self) -> Option<BorrowedFd<'_>> {
+        self.fallback.as_ref().map(AsFd::as_fd)
+    }
+
     /// Opens a file if that needs no disk and no server.
     pub(super) fn open_cached(&self, path: &Path) -> Result<Opened, Refused> {
         match self.support {
-            Support::Openat2Cached => self.open_by(Means::Cached, path),
+            Support::Openat2Cached => self.open_in_turn(Means::Cached, path),
             Support::Openat2 | Support::Walk => Err(Refused::Waits),
         }
     }
@@ -140,21 +160,29 @@ impl Resolver {
     /// Opens a file, however long it takes.
     pub(super) fn open(&self, path: &Path) -> Result<Opened, Refused> {
         match self.support {
-            Support::Openat2Cached | Support::Openat2 => self.open_by(Means::Openat2, path),
-            Support::Walk => walk::open(self.root(), path, Means::Openat),
+            Support::Openat2Cached | Support::Openat2 => self.open_in_turn(Means::Openat2, path),
+            Support::Walk => self.open_in_turn(Means::Openat, path),
         }
     }
 
-    fn open_by(&self, means: Means, path: &Path) -> Result<Opened, Refused> {
-        match means.open(self.root(), path.as_c_str(), READ) {
-            Ok(file) => opened(file),
-            // ENOENT and EXDEV: a link may be the reason. EACCES: Landlock's answer to a
-            // directory, too.
-            Err(Errno::ENOENT | Errno::EXDEV | Errno::EACCES) => {
-                walk::open(self.root(), path, means)
-            }
-            Err(error) => Err(refusal(error, means)),
+    fn open_in_turn(&self, means: Means, path: &Path) -> Result<Opened, Refused> {
+        match (open_below(self.root(), means, path), self.fallback()) {
+            (Err(Refused::Missing), Some(fallback)) => open_below(fallback, means, path),
+            (result, _) => result,
         }
+    }
+}
+
+fn open_below(root: BorrowedFd<'_>, means: Means, path: &Path) -> Result<Opened, Refused> {
+    if means == Means::Openat {
+        return walk::open(root, path, means);
+    }
+    match means.open(root, path.as_c_str(), READ) {
+        Ok(file) => opened(file),
+        // ENOENT and EXDEV: a link may be the reason. EACCES: Landlock's answer to a directory,
+        // too.
+        Err(Errno::ENOENT | Errno::EXDEV | Errno::EACCES) => walk::open(root, path, means),
+        Err(error) => Err(refusal(error, means)),
     }
 }
 
@@ -215,13 +243,17 @@ fn opened(file: OwnedFd) -> Result<Opened, Refused> {
     if kind(&stat) != SFlag::S_IFREG {
         return Err(Refused::Denied(Denial::NotRegular));
     }
-    let in_memory =
-        fstatfs(&file).is_ok_and(|fs| [TMPFS_MAGIC, RAMFS_MAGIC].contains(&fs.filesystem_type()));
+    let in_memory = is_in_memory(&file);
     Ok(Opened {
         size: u64::try_from(stat.st_size).unwrap_or(0),
         in_memory,
         file,
     })
+}
+
+/// Whether reading a file never waits for a disk.
+pub(super) fn is_in_memory(file: &OwnedFd) -> bool {
+    fstatfs(file).is_ok_and(|fs| [TMPFS_MAGIC, RAMFS_MAGIC].contains(&fs.filesystem_type()))
 }
 
 fn kind(stat: &FileStat) -> SFlag {

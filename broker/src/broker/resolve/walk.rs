@@ -12,7 +12,10 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, readlinkat};
 use nix::sys::stat::{FileStat, SFlag, fstat};
 
-use super::{Link, MAX_RACES, Means, Opened, Path, READ, Refused, kind, opened, refusal};
+use super::{
+    MAX_RACES, Means, Opened, Path, READ, Refused, Signpost, Symlink, kind, opened, refusal,
+};
+use crate::link::Link;
 use crate::wire::Denial;
 
 /// Symlinks on the way to one file: as many as the kernel follows. path_resolution(7)
@@ -46,7 +49,7 @@ struct Walk<'r> {
     links: u32,
     races: u32,
     /// The last symlink, and how many components were left to walk behind it.
-    current: Option<(Link, usize)>,
+    current: Option<(Symlink, usize)>,
 }
 
 impl Walk<'_> {
@@ -103,7 +106,7 @@ impl Walk<'_> {
             .map_err(|error| self.failed(error))?
             .into_vec();
         self.current = Some((
-            Link {
+            Symlink {
                 name,
                 target: target.clone(),
             },
@@ -164,62 +167,25 @@ impl Walk<'_> {
         }
     }
 
-    /// Explains an error. Inside the target of a symlink, a missing name makes that one dangling.
+    /// Explains an error. Inside the target of a symlink, a missing name makes that one dangling:
+    /// it may name a URL. What such a URL leads to is never taken for a name here.
     fn failed(&self, error: Errno) -> Refused {
         let refused = refusal(error, self.means);
-        match &self.current {
-            Some((link, behind))
-                if refused == Refused::Missing
-                    && self.todo.len() >= *behind
-                    && is_url(&link.target) =>
-            {
-                Refused::Url(link.clone())
-            }
-            _ => refused,
+        let Some((symlink, behind)) = &self.current else {
+            return refused;
+        };
+        if refused != Refused::Missing || self.todo.len() < *behind {
+            return refused;
         }
-    }
-}
-
-/// `scheme://` and something behind it; modifiers are joined to the scheme by `+`.
-fn is_url(target: &[u8]) -> bool {
-    //= rfc3986#section-3.1
-    let Some(colon) = target.iter().position(|byte| *byte == b':') else {
-        return false;
-    };
-    let (scheme, rest) = target.split_at(colon);
-    let is_scheme = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
-    scheme.first().is_some_and(u8::is_ascii_alphabetic)
-        && scheme.iter().all(is_scheme)
-        && rest
-            .strip_prefix(b"://")
-            .is_some_and(|rest| !rest.is_empty())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_url_has_a_scheme_and_something_behind_it() {
-        for url in [
-            "http://h/p",
-            "https+nocache+x=1://h",
-            "HTTP://h",
-            "a.b-c://x",
-        ] {
-            assert_eq!(is_url(url.as_bytes()), !url.contains('='), "{url}");
-        }
-        for other in [
-            "",
-            ":",
-            "://h",
-            "http:/h",
-            "http://",
-            "1http://h",
-            "a b://h",
-            "dir/http://h",
-        ] {
-            assert!(!is_url(other.as_bytes()), "{other}");
-        }
+        let Some(link) = Link::parse(&symlink.target).transpose() else {
+            return refused;
+        };
+        let behind = self.todo.get(..*behind).unwrap_or_default();
+        let rest: Vec<_> = behind.iter().rev().map(Vec::as_slice).collect();
+        Refused::Url(Box::new(Signpost {
+            symlink: symlink.clone(),
+            link,
+            rest: rest.join(&b'/'),
+        }))
     }
 }

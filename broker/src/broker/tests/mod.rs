@@ -12,14 +12,16 @@ use std::thread::JoinHandle;
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 
+use super::proxy::Proxy;
 use super::resolve::{Helpers, Resolver};
-use super::{Broker, Error};
+use super::{Broker, Error, Places};
 use crate::channel::{Channel, ReceiveError};
 use crate::control::{Counts, Order, Report, SIZE};
 use crate::settings::{BrokerStart, LogFormat, LogSettings, Sandbox};
 use crate::wire::{Hello, MAX_MESSAGE, Request, ToBroker, ToWorker, decode, encode};
 
 mod listening;
+mod proxying;
 mod serving;
 mod violations;
 
@@ -49,6 +51,8 @@ fn settings() -> BrokerStart {
         port_range: None,
         max_outstanding: 10_000,
         root: String::new(),
+        fallback_directory: false,
+        proxy: None,
     }
 }
 
@@ -83,6 +87,11 @@ impl Rig {
 
     /// A broker that waits for its orders.
     fn with(listener: UdpSocket, settings: BrokerStart) -> Self {
+        Self::with_proxy(listener, settings, None)
+    }
+
+    /// The same, with or without a proxy.
+    fn with_proxy(listener: UdpSocket, settings: BrokerStart, proxy: Option<Proxy>) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("r-tftpd-broker-{}-{number}", std::process::id());
@@ -101,10 +110,18 @@ impl Rig {
         }
         control.set_nonblocking().unwrap();
         to_worker.set_nonblocking().unwrap();
-        let resolver = Arc::new(Resolver::new(fs::File::open(&root).unwrap().into()));
+        let resolver = Arc::new(Resolver::new(fs::File::open(&root).unwrap().into(), None));
         let helpers = Helpers::start(&resolver).unwrap();
         let listeners = vec![OwnedFd::from(listener.try_clone().unwrap())];
-        let mut broker = Broker::new(settings, control, to_worker, listeners, resolver, helpers);
+        let places = Places {
+            control,
+            worker: to_worker,
+            listeners,
+            resolver,
+            helpers,
+            proxy,
+        };
+        let mut broker = Broker::new(settings, places);
         let broker = Some(std::thread::spawn(move || broker.serve()));
         Self {
             supervisor,

@@ -93,18 +93,19 @@ fn the_answer_for_a_request_that_has_ended_is_dropped() {
     let (to_worker, worker) = Channel::pair().unwrap();
     worker.set_nonblocking().unwrap();
     let root = fs::File::open(std::env::temp_dir()).unwrap();
-    let resolver = Arc::new(Resolver::new(root.into()));
+    let resolver = Arc::new(Resolver::new(root.into(), None));
     let helpers = Helpers::start(&resolver).unwrap();
-    let mut broker = Broker::new(
-        settings(),
+    let places = Places {
         control,
-        to_worker,
-        Vec::new(),
+        worker: to_worker,
+        listeners: Vec::new(),
         resolver,
         helpers,
-    );
+        proxy: None,
+    };
+    let mut broker = Broker::new(settings(), places);
     let file = fs::File::open("/dev/null").unwrap().into();
-    let late = super::super::Opened {
+    let late = super::super::resolve::Opened {
         file,
         size: 0,
         in_memory: false,

@@ -37,6 +37,11 @@ impl Failures {
         self.recent.push_back(now);
         (self.recent.len() <= MAX_FAILURES).then_some(self.delay)
     }
+
+    /// As [`Self::record`] for what is never given up.
+    pub(super) fn record_patiently(&mut self, now: Instant) -> Duration {
+        self.record(now).unwrap_or(LONGEST)
+    }
 }
 
 #[cfg(test)]

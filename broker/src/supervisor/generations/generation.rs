@@ -1,15 +1,23 @@
-//! One generation: how far it has come, and what is known of its two processes.
+//! One generation: how far it has come, and what is known of its processes.
 
 use std::time::{Duration, Instant};
 
+use super::failures::Failures;
 use crate::control::Facts;
 use crate::settings::Sandbox;
 use crate::supervisor::process::{End, Role};
 
+/// Time for broker and worker to lock themselves down, or for a broker to stop reading: both take
+/// milliseconds, and an overloaded machine seconds.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The same for a fetcher: less, so that a generation whose fetcher hangs is ready without it.
+pub(super) const FETCHER_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Between two pings.
 pub(super) const PING_EVERY: Duration = Duration::from_secs(5);
 
-/// One broker and one worker.
+/// One broker, one worker, and with a proxy one fetcher after the other.
 #[derive(Debug)]
 pub(super) struct Generation {
     pub(super) number: u64,
@@ -20,12 +28,27 @@ pub(super) struct Generation {
     pub(super) stopped: bool,
     pub(super) broker: Member,
     pub(super) worker: Member,
+    pub(super) fetcher: Fetcher,
+}
+
+/// What is known of the fetcher: it comes and goes while the others stay.
+#[derive(Debug, Default)]
+pub(super) struct Fetcher {
+    /// Counts as ended while none runs.
+    pub(super) member: Member,
+    /// It was ready once, or failed, or there is none: the generation does not wait for it.
+    pub(super) settled: bool,
+    /// The next one is killed if it is not ready by then.
+    pub(super) ready_by: Option<Instant>,
+    /// The next one is started then.
+    pub(super) restart: Option<Instant>,
+    pub(super) failures: Failures,
 }
 
 /// How far a generation has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// Until both have reported what is in force, at the latest then.
+    /// Until all have reported what is in force, at the latest then.
     Starting(Instant),
     /// Waits until nobody else reads the listeners.
     Ready,
@@ -53,31 +76,42 @@ pub(super) struct Member {
 
 impl Generation {
     /// Not started yet.
-    pub(super) fn new(number: u64, ready_by: Instant, reload: bool) -> Self {
+    pub(super) fn new(number: u64, reload: bool, proxy: bool, now: Instant) -> Self {
         let (broker, worker) = (Member::default(), Member::default());
+        let mut fetcher = Fetcher {
+            settled: !proxy,
+            ready_by: proxy.then(|| now + FETCHER_PATIENCE),
+            ..Fetcher::default()
+        };
+        fetcher.member.ended = !proxy;
         Self {
             number,
-            phase: Phase::Starting(ready_by),
+            phase: Phase::Starting(now + PATIENCE),
             reload,
             stopped: false,
             broker,
             worker,
+            fetcher,
         }
     }
 
-    /// Whether both have ended.
+    /// Whether all have ended.
     pub(super) fn is_gone(&self) -> bool {
-        self.broker.ended && self.worker.ended
+        self.broker.ended && self.worker.ended && self.fetcher.member.ended
     }
 
-    /// What both are locked down to; none until both have reported it.
+    /// What broker and worker are locked down to; none until all that is waited for is ready.
     pub(super) fn facts(&self) -> Option<(Facts, Facts)> {
-        self.broker.facts.zip(self.worker.facts)
+        let facts = self.broker.facts.zip(self.worker.facts);
+        facts.filter(|_| self.fetcher.settled)
     }
 
-    /// Whether nobody has to be told that one of the two ended this way.
-    pub(super) fn expects(&self, end: End) -> bool {
+    /// Whether nobody has to be told that a process ended this way.
+    pub(super) fn expects(&self, role: Role, end: End) -> bool {
         match (self.phase, end) {
+            // The fetcher ends with its broker; killed alone, it was told why.
+            (Phase::Ending(_), End::Exited(_)) if role == Role::Fetcher => true,
+            (_, End::Ordered) if role == Role::Fetcher => true,
             (Phase::Ending(_) | Phase::Finishing(_), End::Exited(0)) => true,
             // It may see the other one end before it reads the order.
             (Phase::Ending(_), End::Exited(_)) => self.stopped,
@@ -92,15 +126,28 @@ impl Generation {
             self.phase.deadline(),
             self.broker.kill_at,
             self.worker.kill_at,
+            self.fetcher.member.kill_at,
+            self.fetcher.deadline(self.phase),
         ];
         deadlines.into_iter().flatten().min()
     }
 
-    /// What is known of one of the two.
+    /// What is known of one of them.
     pub(super) fn member(&mut self, role: Role) -> &mut Member {
         match role {
             Role::Broker => &mut self.broker,
             Role::Worker => &mut self.worker,
+            Role::Fetcher => &mut self.fetcher.member,
+        }
+    }
+}
+
+impl Fetcher {
+    /// When something has to be done about it alone.
+    pub(super) fn deadline(&self, phase: Phase) -> Option<Instant> {
+        match phase {
+            Phase::Ending(_) => None,
+            _ => self.ready_by.into_iter().chain(self.restart).min(),
         }
     }
 }
@@ -137,6 +184,8 @@ pub(in crate::supervisor) struct Rules {
     pub(in crate::supervisor) uid: u32,
     /// How long transfers may go on after a stop.
     pub(in crate::supervisor) drain_timeout: Duration,
+    /// Every generation has a fetcher.
+    pub(in crate::supervisor) proxy: bool,
 }
 
 impl Rules {

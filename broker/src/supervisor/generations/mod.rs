@@ -1,8 +1,8 @@
 //! Which broker and worker have to be started, told and ended, and when. Pure: no clock, no
 //! process, no log.
 //!
-//! A generation is one broker and one worker. It starts, becomes ready, serves, and at last
-//! finishes its transfers while the next one serves:
+//! A generation is one broker and one worker, and with a proxy a fetcher. It starts, becomes ready,
+//! serves, and at last finishes its transfers while the next one serves:
 //!
 //! ```text
 //! Starting ──both ready──▶ Ready ──nobody reads──▶ Serving ──reload──▶ Retiring ──▶ Finishing
@@ -14,7 +14,9 @@
 //! confirmed that it stopped, or is dead.
 
 mod failures;
+mod fetcher;
 mod generation;
+mod look_ups;
 mod reports;
 
 use std::collections::VecDeque;
@@ -22,14 +24,10 @@ use std::time::{Duration, Instant};
 
 use self::failures::Failures;
 pub(super) use self::generation::Rules;
-use self::generation::{Generation, PING_EVERY, Phase};
+use self::generation::{Generation, PATIENCE, PING_EVERY, Phase};
 use super::note::Note;
 use super::process::{End, Role};
 use crate::control::{Facts, Order, Report};
-
-/// Time for a process to lock itself down, or to stop reading: both take milliseconds, and an
-/// overloaded machine seconds.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Pings without an answer after which a process counts as stuck: 30 s.
 const MAX_MISSED: u32 = 6;
@@ -44,8 +42,10 @@ const MAX_FINISHING: usize = 8;
 /// What the supervisor has to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Action {
-    /// Start both processes of a new generation.
+    /// Start broker and worker of a new generation.
     Start(u64),
+    /// Start a fetcher, and hand the channel to it to the broker.
+    StartFetcher(u64),
     /// Tell a process something.
     Tell(u64, Role, Order),
     /// Kill a process and listen to it no more.
@@ -57,6 +57,8 @@ pub(super) enum Action {
         reloaded: bool,
         broker: Facts,
         worker: Facts,
+        /// None = there is no fetcher now.
+        fetcher: Option<Facts>,
     },
     /// Say something else.
     Note(Note),
@@ -135,6 +137,7 @@ impl Generations {
         };
         generation.broker.ended = true;
         generation.worker.ended = true;
+        generation.fetcher.member.ended = true;
         self.fail(number, now);
     }
 
@@ -149,6 +152,7 @@ impl Generations {
             Report::Ready(facts) => self.handle_ready(number, role, facts, now),
             Report::Retired => self.handle_retired(number, role, now),
             Report::Counts(counts) => self.handle_counts(number, role, counts, now),
+            Report::Distrust => self.handle_distrust(number, role, now),
         }
     }
 
@@ -166,11 +170,14 @@ impl Generations {
 
     /// A process has ended and was waited for.
     pub(super) fn handle_end(&mut self, number: u64, role: Role, end: End, now: Instant) {
+        if role == Role::Fetcher {
+            return self.handle_fetcher_end(number, end, now);
+        }
         let Some(generation) = self.find(number) else {
             return;
         };
         generation.member(role).ended = true;
-        let (phase, expected) = (generation.phase, generation.expects(end));
+        let (phase, expected) = (generation.phase, generation.expects(role, end));
         // In an ending generation, too: both may have died before we looked, and the one seen first
         // because of the other.
         if !expected {
@@ -237,6 +244,7 @@ impl Generations {
         }
         for (number, phase) in self.phases() {
             self.kill_silent(number, now);
+            self.handle_fetcher_timeout(number, now);
             if phase.deadline().is_none_or(|deadline| deadline > now) {
                 continue;
             }
@@ -268,9 +276,12 @@ impl Generations {
             self.note(Note::Crowded(*oldest));
             self.stop(*oldest, now);
         }
-        self.live
-            .push(Generation::new(number, now + PATIENCE, reload));
+        let proxy = self.rules.proxy;
+        self.live.push(Generation::new(number, reload, proxy, now));
         self.actions.push_back(Action::Start(number));
+        if proxy {
+            self.actions.push_back(Action::StartFetcher(number));
+        }
     }
 
     /// Lets the one that is ready serve, if there is one.
@@ -285,6 +296,7 @@ impl Generations {
         let Some((broker, worker)) = generation.facts() else {
             return;
         };
+        let fetcher = generation.fetcher.member.facts;
         generation.phase = Phase::Serving(now + PING_EVERY);
         self.ever_served = true;
         self.tell(number, Role::Broker, Order::Go);
@@ -293,6 +305,7 @@ impl Generations {
             reloaded,
             broker,
             worker,
+            fetcher,
         });
         if std::mem::take(&mut self.reload_wanted) {
             self.start(true, now);
@@ -303,6 +316,10 @@ impl Generations {
         if let Some(generation) = self.find(number) {
             generation.phase = Phase::Retiring(now + PATIENCE);
             self.tell(number, Role::Broker, Order::Retire);
+            // It ends when the broker does, and takes that for no fault any more.
+            if self.rules.proxy {
+                self.tell(number, Role::Fetcher, Order::Retire);
+            }
         }
     }
 
@@ -313,7 +330,9 @@ impl Generations {
                 return;
             };
             let member = generation.member(role);
-            if !member.pinged {
+            if member.facts.is_none() {
+                // A fetcher that is not ready, or none.
+            } else if !member.pinged {
                 member.pinged = true;
                 self.tell(number, role, Order::Ping);
             } else {
@@ -322,13 +341,19 @@ impl Generations {
                 stuck = stuck.or((member.missed >= MAX_MISSED).then_some(role));
             }
         }
-        match (stuck, self.find(number)) {
-            (Some(role), _) => {
+        if let Some(generation) = self.find(number) {
+            generation.phase = generation.phase.next_ping(now);
+        }
+        match stuck {
+            None => (),
+            Some(Role::Fetcher) => {
+                self.note(Note::Stuck(number, Role::Fetcher));
+                self.kill_fetcher(number);
+            }
+            Some(role) => {
                 self.note(Note::Stuck(number, role));
                 self.fail(number, now);
             }
-            (None, Some(generation)) => generation.phase = generation.phase.next_ping(now),
-            (None, None) => (),
         }
     }
 
@@ -378,9 +403,12 @@ impl Generations {
         }
     }
 
-    /// Tells both to end. The worker first: it would take the broker's end for a failure.
+    /// Tells all to end. The broker last: the others would take its end for a failure.
     fn stop(&mut self, number: u64, now: Instant) {
         self.tell(number, Role::Worker, Order::Stop);
+        if self.rules.proxy {
+            self.tell(number, Role::Fetcher, Order::Stop);
+        }
         self.tell(number, Role::Broker, Order::Stop);
         if let Some(generation) = self.find(number) {
             generation.stopped = true;
@@ -401,8 +429,11 @@ impl Generations {
             return;
         };
         generation.phase = Phase::Ending(now + FAREWELL);
+        let proxy = self.rules.proxy;
         for role in Role::ALL {
-            self.actions.push_back(Action::Kill(number, role));
+            if proxy || role != Role::Fetcher {
+                self.actions.push_back(Action::Kill(number, role));
+            }
         }
     }
 
@@ -426,54 +457,6 @@ impl Generations {
     /// Forgets generations without processes.
     fn bury(&mut self) {
         self.live.retain(|generation| !generation.is_gone());
-    }
-}
-
-/// Look-ups.
-impl Generations {
-    fn find(&mut self, number: u64) -> Option<&mut Generation> {
-        self.live
-            .iter_mut()
-            .find(|generation| generation.number == number)
-    }
-
-    fn phases(&self) -> Vec<(u64, Phase)> {
-        self.live
-            .iter()
-            .map(|generation| (generation.number, generation.phase))
-            .collect()
-    }
-
-    fn serving(&self) -> Option<u64> {
-        let serving = |generation: &&Generation| matches!(generation.phase, Phase::Serving(_));
-        self.live
-            .iter()
-            .find(serving)
-            .map(|generation| generation.number)
-    }
-
-    fn retiring(&self) -> bool {
-        self.live
-            .iter()
-            .any(|generation| matches!(generation.phase, Phase::Retiring(_)))
-    }
-
-    /// Whether a generation is going to serve soon.
-    fn coming(&self) -> bool {
-        let coming = |phase| matches!(phase, Phase::Starting(_) | Phase::Ready);
-        self.live.iter().any(|generation| coming(generation.phase))
-    }
-
-    fn stopping(&self) -> bool {
-        self.finish.is_some()
-    }
-
-    fn tell(&mut self, number: u64, role: Role, order: Order) {
-        self.actions.push_back(Action::Tell(number, role, order));
-    }
-
-    fn note(&mut self, note: Note) {
-        self.actions.push_back(Action::Note(note));
     }
 }
 

@@ -9,6 +9,9 @@ use crate::supervisor::process::Role;
 
 impl Generations {
     pub(super) fn handle_ready(&mut self, number: u64, role: Role, facts: Facts, now: Instant) {
+        if role == Role::Fetcher {
+            return self.handle_fetcher_ready(number, facts, now);
+        }
         let accepted = self.rules.accept(&facts);
         let Some(generation) = self.find(number) else {
             return;
@@ -22,14 +25,23 @@ impl Generations {
             return self.breach(number, role, reason, now);
         }
         member.facts = Some(facts);
-        if generation.facts().is_some() {
-            generation.phase = Phase::Ready;
-            match self.serving() {
-                Some(old) => self.retire(old, now),
-                // The last one has still to confirm that it stopped reading.
-                None if self.retiring() => (),
-                None => self.go(now),
-            }
+        self.proceed(number, now);
+    }
+
+    /// Lets a generation serve, once all that it waits for is there and nobody else reads.
+    pub(super) fn proceed(&mut self, number: u64, now: Instant) {
+        let Some(generation) = self.find(number) else {
+            return;
+        };
+        if !matches!(generation.phase, Phase::Starting(_)) || generation.facts().is_none() {
+            return;
+        }
+        generation.phase = Phase::Ready;
+        match self.serving() {
+            Some(old) => self.retire(old, now),
+            // The last one has still to confirm that it stopped reading.
+            None if self.retiring() => (),
+            None => self.go(now),
         }
     }
 
@@ -64,9 +76,13 @@ impl Generations {
         self.note(Note::Counts(number, role, counts));
     }
 
-    /// A process that breaks the protocol may be captured: it and its generation end.
+    /// A process that breaks the protocol may be captured: it and its generation end. A fetcher
+    /// ends alone: it holds nothing that the others need.
     pub(super) fn breach(&mut self, number: u64, role: Role, what: &'static str, now: Instant) {
         self.note(Note::Breach(number, role, what));
-        self.fail(number, now);
+        match role {
+            Role::Broker | Role::Worker => self.fail(number, now),
+            Role::Fetcher => self.kill_fetcher(number),
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! One running broker or worker: its control channel, its end, and why it ended.
+//! One running broker, worker or fetcher: its control channel, its end, and why it ended.
 
 use std::ffi::CStr;
 use std::fmt;
@@ -20,16 +20,19 @@ pub(super) enum Role {
     Broker,
     /// `r-tftpd-worker`.
     Worker,
+    /// `r-tftpd-fetcher`.
+    Fetcher,
 }
 
 impl Role {
-    /// Both, in the order they are started.
-    pub(super) const ALL: [Self; 2] = [Self::Broker, Self::Worker];
+    /// All, in the order they are started.
+    pub(super) const ALL: [Self; 3] = [Self::Broker, Self::Worker, Self::Fetcher];
 
     fn argument(self) -> &'static CStr {
         match self {
             Self::Broker => c"r-tftpd-broker",
             Self::Worker => c"r-tftpd-worker",
+            Self::Fetcher => c"r-tftpd-fetcher",
         }
     }
 }
@@ -39,6 +42,7 @@ impl fmt::Display for Role {
         f.write_str(match self {
             Self::Broker => "broker",
             Self::Worker => "worker",
+            Self::Fetcher => "fetcher",
         })
     }
 }
@@ -136,6 +140,17 @@ impl Process {
         }
     }
 
+    /// Tells it something that comes with a descriptor.
+    ///
+    /// # Errors
+    /// As sendmsg(2); it does not read or is just ending.
+    pub(super) fn hand(&self, order: Order, descriptor: BorrowedFd<'_>) -> io::Result<()> {
+        match &self.control {
+            Some(control) => control.send_with(&order.to_bytes(), &[descriptor]),
+            None => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
     /// The next report, if there is one.
     ///
     /// # Errors
@@ -161,13 +176,14 @@ impl Process {
 
     /// Kills it and hears nothing more of it. It still has to be waited for.
     pub(super) fn kill(&mut self) {
-        self.control = None;
         // It may have ended before, for a reason of its own that must not get lost.
         if self.wait().is_none() {
             self.killed = true;
             // The id is its own until it has been waited for.
             let _ = kill(self.pid, Signal::SIGKILL);
         }
+        // Only now: by its end a process sees that we are gone, and would end by itself.
+        self.control = None;
     }
 
     /// Its end, if it has come; never waits.

@@ -110,3 +110,28 @@ fn size_of_an_incomplete_source_is_not_told() {
     );
     assert_eq!(bench.session.oack(), b"\0\x06blksize\x001024\0");
 }
+
+#[test]
+fn size_that_is_known_before_the_source_is_complete_is_told() {
+    let asked = Asked {
+        tsize: Some(0),
+        ..Asked::default()
+    };
+    let extent = Extent {
+        len: 9,
+        complete: false,
+    };
+    let now = epoch();
+    let mut session = Session::new(&asked, &limits(), extent, Some(700), now);
+    assert_eq!(session.oack(), b"\0\x06tsize\x00700\0");
+    assert_eq!(session.poll_transmit(), Some(Transmit::Oack));
+    session.handle_datagram(&ack(Block::from_index(0)), now);
+    // Known is not there: the 9 bytes are no block.
+    assert_eq!(session.poll_transmit(), None);
+    let extent = Extent {
+        len: 700,
+        complete: true,
+    };
+    session.handle_extent(extent, now);
+    assert_eq!(session.poll_transmit(), Some(Transmit::Data(1..2)));
+}

@@ -87,6 +87,7 @@ fn resolver(root: &StdPath, support: Support) -> Resolver {
         .unwrap();
     Resolver {
         root: root.into(),
+        fallback: None,
         support,
     }
 }
@@ -110,27 +111,31 @@ fn denied(reason: Denial) -> Result<(), Refused> {
     Err(Refused::Denied(reason))
 }
 
-fn link(name: &str, target: impl AsRef<StdPath>) -> Link {
+fn symlink_to(name: &str, target: impl AsRef<StdPath>) -> Symlink {
     let target = target.as_ref().as_os_str().as_encoded_bytes().to_vec();
-    Link {
+    Symlink {
         name: name.into(),
         target,
     }
 }
 
 fn escape(name: &str, target: impl AsRef<StdPath>) -> Result<(), Refused> {
-    Err(Refused::Escape(link(name, target)))
+    Err(Refused::Escape(symlink_to(name, target)))
 }
 
-fn url(name: &str, target: &str) -> Result<(), Refused> {
-    Err(Refused::Url(link(name, target)))
+fn url(name: &str, target: &str, rest: &str) -> Result<(), Refused> {
+    Err(Refused::Url(Box::new(Signpost {
+        symlink: symlink_to(name, target),
+        link: Link::parse(target.as_bytes()).transpose().unwrap(),
+        rest: rest.into(),
+    })))
 }
 
 #[test]
 fn this_kernel_has_openat2() {
     let tree = Tree::new();
     let root = File::open(tree.path("root")).unwrap();
-    assert_ne!(Resolver::new(root.into()).support(), Support::Walk);
+    assert_ne!(Resolver::new(root.into(), None).support(), Support::Walk);
 }
 
 #[test]
@@ -276,24 +281,72 @@ fn a_dangling_symlink_can_name_a_url() {
     tree.link("dir/images", "https://host/images");
     tree.link("to-link", "dir/images");
     tree.link("no-url", "http:/host");
+    tree.link("single", "ftp:/gone");
+    tree.link("name", "a:b");
+    tree.link("into-link", "images/a");
     fs::create_dir_all(tree.path("root/ftp:/host")).unwrap();
     fs::write(tree.path("root/ftp:/host/file"), "good").unwrap();
     tree.link("real", "ftp://host/file");
     tree.link("real-dir", "ftp://host");
     tree.check(&[
-        ("plain", url("plain", "http://host/path")),
+        ("plain", url("plain", "http://host/path", "")),
+        ("plain/", url("plain", "http://host/path", "")),
         (
             "modified",
-            url("modified", "https+nocache://host/a/../../../b"),
+            url("modified", "https+nocache://host/a/../../../b", ""),
         ),
-        ("images/x86/vmlinuz", url("images", "https://host/images/")),
-        ("dir/images/a", url("images", "https://host/images")),
-        ("to-link/a", url("images", "https://host/images")),
-        ("no-url", Err(Refused::Missing)),
+        (
+            "images/x86//./vmlinuz",
+            url("images", "https://host/images/", "x86//./vmlinuz"),
+        ),
+        ("dir/images/a", url("images", "https://host/images", "a")),
+        ("to-link/a", url("images", "https://host/images", "a")),
+        ("into-link/b", url("images", "https://host/images/", "a/b")),
+        ("no-url", url("no-url", "http:/host", "")),
+        ("single/a", url("single", "ftp:/gone", "a")),
+        ("name", Err(Refused::Missing)),
         ("real", Ok(())),
         ("real-dir/file", Ok(())),
         ("real-dir/nothing", Err(Refused::Missing)),
     ]);
+}
+
+#[test]
+fn a_link_that_can_not_be_fetched_is_told_from_a_missing_file() {
+    let tree = Tree::new();
+    for (name, target) in [
+        ("a", "ftp://h/"),
+        ("b", "http+x://h/"),
+        ("c", "http://h:0/"),
+    ] {
+        tree.link(name, target);
+        let resolver = tree.resolver(Support::Openat2Cached);
+        let Err(Refused::Url(signpost)) = open(&resolver, name.as_bytes()) else {
+            panic!("{target}");
+        };
+        assert!(signpost.link.is_err(), "{target}");
+    }
+}
+
+#[test]
+fn what_the_root_has_not_is_looked_for_in_the_second_directory() {
+    let tree = Tree::new();
+    for (file, content) in [("root/both", "root"), ("second/both", "second")] {
+        fs::create_dir_all(tree.path("second")).unwrap();
+        fs::write(tree.path(file), content).unwrap();
+    }
+    fs::write(tree.path("second/only"), "second").unwrap();
+    symlink("http://h/", tree.path("second/url")).unwrap();
+    symlink("../root/both", tree.path("second/out")).unwrap();
+    for support in [Support::Openat2Cached, Support::Openat2, Support::Walk] {
+        let mut resolver = tree.resolver(support);
+        resolver.fallback = Some(File::open(tree.path("second")).unwrap().into());
+        assert_eq!(open(&resolver, b"both").unwrap(), "root");
+        assert_eq!(open(&resolver, b"only").unwrap(), "second");
+        assert_eq!(open(&resolver, b"neither"), Err(Refused::Missing));
+        assert!(matches!(open(&resolver, b"url/x"), Err(Refused::Url(_))));
+        assert!(matches!(open(&resolver, b"out"), Err(Refused::Escape(_))));
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use super::*;
 use crate::control::Counts;
 use crate::settings::Sandbox;
 
+mod fetcher;
 mod reload;
 mod replace;
 mod stop;
@@ -41,6 +42,7 @@ impl Trial {
             sandbox,
             uid: 990,
             drain_timeout,
+            proxy: false,
         };
         let mut trial = Self {
             generations: Generations::new(rules, now),
