@@ -1,14 +1,15 @@
 #!/bin/bash
 # Runs every test there is, and fails if one fails or anything was left out.
 #
-# As root on Debian it installs the clients it tests with. As a plain user it runs what needs no root
+# As root on Debian it installs the clients and servers it tests with. As a plain user it runs what needs no root
 # and names the rest; a client that is not installed is a failure. Ends with `N passed, N failed`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # Commands and the packages that bring them.
 tools=(curl:curl tftp:tftp-hpa busybox:busybox atftp:atftp ip:iproute2 nft:nftables python3:python3
-  setpriv:util-linux setcap:libcap2-bin sysctl:procps)
+  setpriv:util-linux setcap:libcap2-bin sysctl:procps nginx:nginx
+  'lighttpd:lighttpd lighttpd-mod-deflate lighttpd-mod-openssl' openssl:openssl)
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 passed=0
@@ -26,6 +27,7 @@ main() {
   step 'release build' cargo build --release --locked
   tests 'structure of the release programs' cargo test --release --locked --test structure
   tests 'real clients' python3 tests/machine/clients.py target/release
+  tests 'real HTTP servers' python3 tests/machine/origins.py target/release
   for_root 'every way to be started' python3 tests/machine/starts.py target/release
   for_root 'a network of namespaces' python3 tests/machine/network.py target/release
   for_root 'the benchmark works' tests/bench/run.sh --short
@@ -34,9 +36,12 @@ main() {
 
 # What is missing is installed by root and named to everybody else.
 install_tools() {
-  local missing=() tool
+  local missing=() packages tool
   for tool in "${tools[@]}"; do
-    command -v "${tool%%:*}" >/dev/null || missing+=("${tool##*:}")
+    command -v "${tool%%:*}" >/dev/null && continue
+    # A few are in several packages.
+    read -ra packages <<<"${tool##*:}"
+    missing+=("${packages[@]}")
   done
   ((${#missing[@]})) || return 0
   if is_root && command -v apt-get >/dev/null; then

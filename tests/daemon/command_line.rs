@@ -1,11 +1,12 @@
 //! Wrong use ends with one clear line: status 2 for a bad command line, 1 for a failed start.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::net::UdpSocket;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use r_tftpd_test_support::daemon::{command, run_to_end};
+use r_tftpd_test_support::daemon::{Daemon, message, run_to_end};
 use r_tftpd_test_support::files::TempDir;
 
 use crate::R_TFTPD;
@@ -89,29 +90,19 @@ fn an_unknown_option_or_argument_ends_with_status_2() {
 }
 
 #[test]
-fn options_of_the_proxy_say_that_it_is_not_built_in() {
-    for arguments in [
-        ["--fallback", "http://origin.example/"],
-        ["--cache-dir", "/tmp"],
+fn the_start_line_says_whether_links_are_relayed() {
+    let (root, cache_directory) = (TempDir::new(), TempDir::new());
+    // The user that the daemon becomes must be able to write there.
+    fs::set_permissions(cache_directory.path(), Permissions::from_mode(0o777)).unwrap();
+    let directory = cache_directory.path().to_str().unwrap();
+    for (arguments, proxy, cache) in [
+        (&["--cache-dir", directory][..], "on", directory),
+        (&["--disable-proxy", "--fallback", directory], "off", "none"),
     ] {
-        let root = TempDir::new();
-        let mut command = command(Path::new(R_TFTPD), &arguments);
-        command
-            .args(["--port", "0", "--listen", "127.0.0.1", "--root"])
-            .arg(root.path());
-        // Refused, or served with a line that says so: then there is something to stop.
-        let mut process = command
-            .stderr(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
-        let log = std::io::BufReader::new(process.stderr.take().unwrap());
-        let line = std::io::BufRead::lines(log)
-            .map(Result::unwrap)
-            .find(|line| line.contains("proxy") || line.contains("serving"))
-            .unwrap_or_default();
-        assert!(line.contains("proxy"), "{arguments:?}: {line}");
-        let _ = process.kill();
-        process.wait().unwrap();
+        let daemon = Daemon::start(Path::new(R_TFTPD), root.path(), arguments);
+        let serving = daemon.wait_for(|record| message(record) == "serving");
+        assert_eq!(serving["fields"]["proxy"], proxy, "{serving}");
+        assert_eq!(serving["fields"]["cache"], cache, "{serving}");
     }
 }
 

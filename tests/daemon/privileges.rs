@@ -8,25 +8,76 @@ use r_tftpd_test_support::processes::Process;
 
 use crate::{root_with_file, serve};
 
-fn processes(daemon: &Daemon) -> [Process; 3] {
-    [
-        daemon.supervisor(),
-        daemon.child("r-tftpd-broker"),
-        daemon.child("r-tftpd-worker"),
-    ]
+/// What the supervisor starts, by the names of ps.
+const CHILDREN: [&str; 3] = ["r-tftpd-broker", "r-tftpd-fetcher", "r-tftpd-worker"];
+
+fn processes(daemon: &Daemon) -> [Process; 4] {
+    let [broker, fetcher, worker] = CHILDREN.map(|name| daemon.child(name));
+    [daemon.supervisor(), broker, fetcher, worker]
+}
+
+fn names_of_children(daemon: &Daemon) -> Vec<String> {
+    let children = Process::children_of(daemon.supervisor().pid);
+    for child in &children {
+        assert_eq!(Process::children_of(child.pid), []);
+    }
+    let mut names: Vec<_> = children.into_iter().map(|child| child.name).collect();
+    names.sort_unstable();
+    names
 }
 
 #[test]
-fn there_are_three_processes_with_their_names_and_no_more() {
+fn there_are_four_processes_with_their_names_and_no_more() {
     let (root, _) = root_with_file(1);
     let daemon = serve(&root, &[]);
-    let children = Process::children_of(daemon.supervisor().pid);
-    let mut names: Vec<&str> = children.iter().map(|child| child.name.as_str()).collect();
-    names.sort_unstable();
-    assert_eq!(names, ["r-tftpd-broker", "r-tftpd-worker"]);
     assert_eq!(daemon.supervisor().status("Name"), "r-tftpd");
-    for child in children {
-        assert_eq!(Process::children_of(child.pid), []);
+    assert_eq!(names_of_children(&daemon), CHILDREN);
+}
+
+#[test]
+fn without_the_proxy_there_is_no_fetcher() {
+    let (root, _) = root_with_file(1);
+    let daemon = serve(&root, &["--disable-proxy"]);
+    assert_eq!(
+        names_of_children(&daemon),
+        ["r-tftpd-broker", "r-tftpd-worker"]
+    );
+}
+
+#[test]
+fn none_holds_what_belongs_to_another() {
+    let (root, contents) = root_with_file(600);
+    let daemon = serve(&root, &[]);
+    let transfer = Client::new(daemon.address()).get("file", &[]).unwrap();
+    assert_eq!(transfer.bytes, contents);
+    // Sockets of the internet by their kind: the listener is the supervisor's and the broker's.
+    let table = |name: &str| fs::read_to_string(format!("/proc/net/{name}")).unwrap();
+    let udp = table("udp") + &table("udp6");
+    for process in processes(&daemon) {
+        let mut held = 0;
+        // Of processes that are not dumpable only root can see it.
+        let Ok(entries) = fs::read_dir(format!("/proc/{}/fd", process.pid)) else {
+            continue;
+        };
+        for entry in entries {
+            let Ok(target) = fs::read_link(entry.unwrap().path()) else {
+                continue;
+            };
+            let target = target.to_string_lossy().into_owned();
+            let inode = target
+                .strip_prefix("socket:[")
+                .and_then(|rest| rest.strip_suffix(']'));
+            held += usize::from(inode.is_some_and(|inode| {
+                udp.lines()
+                    .any(|line| line.split_whitespace().nth(9) == Some(inode))
+            }));
+        }
+        match process.name.as_str() {
+            "r-tftpd" | "r-tftpd-broker" => assert_eq!(held, 1, "{}", process.name),
+            "r-tftpd-fetcher" => assert_eq!(held, 0, "{}", process.name),
+            // The reply socket of a transfer that just ends.
+            _ => assert!(held <= 1, "{}", process.name),
+        }
     }
 }
 
@@ -85,7 +136,7 @@ fn started_by_root_the_bounding_set_is_empty_too() {
 }
 
 #[test]
-fn broker_and_worker_have_seccomp_in_every_thread() {
+fn all_that_the_supervisor_starts_have_seccomp_in_every_thread() {
     let (root, contents) = root_with_file(600);
     let daemon = serve(&root, &[]);
     assert_eq!(
@@ -95,7 +146,7 @@ fn broker_and_worker_have_seccomp_in_every_thread() {
             .bytes,
         contents
     );
-    for name in ["r-tftpd-broker", "r-tftpd-worker"] {
+    for name in CHILDREN {
         let process = daemon.child(name);
         for thread in fs::read_dir(format!("/proc/{}/task", process.pid)).unwrap() {
             let status = fs::read_to_string(thread.unwrap().path().join("status")).unwrap();
@@ -113,7 +164,7 @@ fn broker_and_worker_have_seccomp_in_every_thread() {
 fn the_children_have_their_own_session_and_an_empty_environment() {
     let (root, _) = root_with_file(1);
     let daemon = serve(&root, &[]);
-    for name in ["r-tftpd-broker", "r-tftpd-worker"] {
+    for name in CHILDREN {
         let process = daemon.child(name);
         let stat = fs::read_to_string(format!("/proc/{}/stat", process.pid)).unwrap();
         let rest = stat[stat.rfind(')').unwrap() + 1..].to_owned();
@@ -151,6 +202,7 @@ fn the_start_line_says_what_is_in_force() {
     assert!(number("landlock") >= 1, "{record}");
     assert!((10..40).contains(&number("seccomp_worker")), "{record}");
     assert!((10..40).contains(&number("seccomp_broker")), "{record}");
+    assert!((10..60).contains(&number("seccomp_fetcher")), "{record}");
     assert!(fields["mdwe"].is_boolean(), "{record}");
     assert!(
         matches!(fields["paths"].as_str(), Some("openat2" | "walk")),

@@ -202,14 +202,14 @@ fn symlinks_inside_the_root_are_followed() {
 }
 
 #[test]
-fn a_link_to_a_url_is_refused_as_this_build_has_no_proxy() {
+fn without_the_proxy_a_link_to_a_url_is_denied() {
     let root = TempDir::new();
     symlink(
         "http+nocache://origin.example/boot/",
         root.path().join("origin"),
     )
     .unwrap();
-    let daemon = serve(&root, &[]);
+    let daemon = serve(&root, &["--disable-proxy"]);
     let refused = Client::new(daemon.address())
         .get("origin/kernel", &[])
         .unwrap_err();

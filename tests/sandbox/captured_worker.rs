@@ -9,12 +9,13 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use r_tftpd::worker::sandbox;
 use r_tftpd_broker::channel::{Channel, Datagram};
 use r_tftpd_broker::control::{self, Counts, Order, Report};
-use r_tftpd_broker::settings::{MAX_START, WorkerStart};
+use r_tftpd_broker::settings::WorkerStart;
+use r_tftpd_broker::start;
 use r_tftpd_broker::wire::{self, Hello, MAX_MESSAGE, Request, ToBroker, ToWorker};
 
 use crate::probe::{Probe, WorkerPlace, number, report, say};
-use crate::raw::{call, inherited};
-use crate::{descriptors, memory, messages, paths, world};
+use crate::raw::call;
+use crate::{descriptors, fetches, memory, messages, paths, world};
 
 /// Every deed of a captured worker.
 pub(crate) fn probes() -> Vec<Probe<WorkerPlace>> {
@@ -23,6 +24,7 @@ pub(crate) fn probes() -> Vec<Probe<WorkerPlace>> {
         memory::everywhere(),
         descriptors::of_worker(),
         messages::of_worker(),
+        fetches::of_worker(),
     ]
     .into_iter()
     .flatten()
@@ -40,10 +42,8 @@ pub(crate) const PATH: &str = "path/";
 
 /// Takes the worker's place.
 pub(crate) fn main() -> ExitCode {
-    let control = Channel::from_descriptor(inherited(3));
-    let mut buffer = vec![0; MAX_START + 1];
-    let Datagram { bytes, descriptors } = control.receive_with(&mut buffer).unwrap();
-    let start: WorkerStart = wire::decode::<_, MAX_START>(bytes).unwrap();
+    let control = start::take_control(c"r-tftpd-worker").unwrap();
+    let (start, descriptors) = start::receive::<WorkerStart>(&control).unwrap();
     let [broker] = <[OwnedFd; 1]>::try_from(descriptors).unwrap();
     let broker = Channel::from_descriptor(broker);
     send(&broker, &ToBroker::Hello(Hello::OURS));
@@ -121,7 +121,7 @@ impl Captured {
             self.run(index, request.id, reply);
         } else if let Some(index) = index(PATH) {
             let path = self.paths[index].clone();
-            let answer = self.open(request.id, path);
+            let answer = open(&self.broker, request.id, path);
             say(&name, &describe(answer));
             send(
                 &self.broker,
@@ -139,7 +139,7 @@ impl Captured {
         let name = self.probes[index].name.clone();
         let with_file = !name.starts_with("message: ");
         let file = if with_file {
-            self.open(id, HELLO.0.into()).1
+            open(&self.broker, id, HELLO.0.into()).1
         } else {
             None
         };
@@ -159,7 +159,7 @@ impl Captured {
     }
 
     fn serve(&self, id: u64, name: &str, reply: OwnedFd) {
-        let (_, file) = self.open(id, name.into());
+        let (_, file) = open(&self.broker, id, name.into());
         let mut datagram = vec![0, 3, 0, 1];
         datagram.extend(contents(&file.expect("a file to serve")));
         let length = datagram.len();
@@ -170,17 +170,21 @@ impl Captured {
         .unwrap();
         send(&self.broker, &ToBroker::Done { id, proven: false });
     }
+}
 
-    /// Asks the broker for a file as the worker does.
-    fn open(&self, id: u64, path: Vec<u8>) -> (Option<ToWorker>, Option<OwnedFd>) {
-        send(&self.broker, &ToBroker::Open { id, path });
-        loop {
-            match receive(&self.broker) {
-                // Requests that came meanwhile are asked again by their clients.
-                Some((ToWorker::Request(_), _)) => (),
-                Some((answer, file)) => return (Some(answer), file),
-                None => return (None, None),
-            }
+/// Asks the broker for a file as the worker does.
+pub(crate) fn open(
+    broker: &Channel,
+    id: u64,
+    path: Vec<u8>,
+) -> (Option<ToWorker>, Option<OwnedFd>) {
+    send(broker, &ToBroker::Open { id, path });
+    loop {
+        match receive(broker) {
+            // Requests that came meanwhile are asked again by their clients.
+            Some((ToWorker::Request(_), _)) => (),
+            Some((answer, file)) => return (Some(answer), file),
+            None => return (None, None),
         }
     }
 }
@@ -191,6 +195,7 @@ fn describe((answer, file): (Option<ToWorker>, Option<OwnedFd>)) -> String {
         (Some(ToWorker::File { .. }), Some(file)) => {
             format!("granted {}", String::from_utf8_lossy(&contents(&file)))
         }
+        (Some(ToWorker::Link { link, .. }), None) => format!("linked {}", link.display),
         (Some(ToWorker::Missing { .. }), None) => "missing".to_owned(),
         (Some(ToWorker::Denied { reason, .. }), None) => format!("denied {reason:?}"),
         other => format!("unexpected {other:?}"),
@@ -207,7 +212,7 @@ fn contents(file: &OwnedFd) -> Vec<u8> {
     bytes
 }
 
-fn send(broker: &Channel, message: &ToBroker) {
+pub(crate) fn send(broker: &Channel, message: &ToBroker) {
     let mut buffer = [0; MAX_MESSAGE];
     let bytes = wire::encode(message, &mut buffer).unwrap();
     // A broker that is gone is noticed when it is read.
@@ -215,7 +220,7 @@ fn send(broker: &Channel, message: &ToBroker) {
 }
 
 /// The next message of the broker with its descriptor; `None` when it is gone.
-fn receive(broker: &Channel) -> Option<(ToWorker, Option<OwnedFd>)> {
+pub(crate) fn receive(broker: &Channel) -> Option<(ToWorker, Option<OwnedFd>)> {
     let mut buffer = [0; MAX_MESSAGE + 1];
     let Datagram { bytes, descriptors } = broker.receive_with(&mut buffer).ok()?;
     let message = wire::decode::<_, MAX_MESSAGE>(bytes).unwrap();

@@ -1,13 +1,19 @@
 //! Runs every probe against a fresh daemon and judges it.
 
 use std::collections::VecDeque;
-use std::fs;
+use std::fs::{self, Permissions};
+use std::net::TcpListener;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use r_tftpd_test_support::DEADLINE;
 use r_tftpd_test_support::client::Client;
 use r_tftpd_test_support::daemon::{Daemon, message};
 use r_tftpd_test_support::files::TempDir;
@@ -15,9 +21,9 @@ use serde_json::Value;
 
 use crate::captured_broker::{self, ALIVE};
 use crate::captured_worker::{self, HELLO, PATH, PROBE};
-use crate::degraded;
 use crate::paths::{self, Tree};
-use crate::probe::Expected;
+use crate::probe::{Expected, Probe};
+use crate::{broker_files, captured_fetcher, degraded, fetches};
 
 /// A name and what to do.
 pub(crate) type Test = (String, Box<dyn FnOnce() + Send>);
@@ -29,8 +35,9 @@ pub(crate) fn main() -> ExitCode {
         .find(|argument| !argument.starts_with('-'));
     let programs = Arc::new(Programs::new());
     let tests = [
-        worker(&programs),
-        broker(&programs),
+        each("worker", captured_worker::probes(), &programs, worker),
+        each("broker", captured_broker::probes(), &programs, broker),
+        each("fetcher", captured_fetcher::probes(), &programs, fetcher),
         paths(&programs),
         degraded::tests(),
         lists(),
@@ -95,21 +102,20 @@ impl Programs {
     fn new() -> Self {
         let directory = TempDir::new();
         let own = std::env::current_exe().unwrap();
-        let (worker, broker) = (
-            env!("CARGO_BIN_EXE_r-tftpd-worker"),
-            env!("CARGO_BIN_EXE_r-tftpd-broker"),
-        );
-        for (set, broker, worker) in [
-            ("worker", Path::new(broker), own.as_path()),
-            ("broker", own.as_path(), Path::new(worker)),
-        ] {
-            let set = directory.path().join(set);
+        for captured in ["worker", "broker", "fetcher"] {
+            let set = directory.path().join(captured);
             fs::create_dir(&set).unwrap();
             for (name, source) in [
-                ("r-tftpd", Path::new(env!("CARGO_BIN_EXE_r-tftpd"))),
-                ("r-tftpd-broker", broker),
-                ("r-tftpd-worker", worker),
+                ("r-tftpd", env!("CARGO_BIN_EXE_r-tftpd")),
+                ("r-tftpd-broker", env!("CARGO_BIN_EXE_r-tftpd-broker")),
+                ("r-tftpd-worker", env!("CARGO_BIN_EXE_r-tftpd-worker")),
+                ("r-tftpd-fetcher", env!("CARGO_BIN_EXE_r-tftpd-fetcher")),
             ] {
+                let source = if name.ends_with(captured) {
+                    own.as_path()
+                } else {
+                    Path::new(source)
+                };
                 // Another filesystem takes no hard link.
                 fs::hard_link(source, set.join(name))
                     .or_else(|_| fs::copy(source, set.join(name)).map(drop))
@@ -125,48 +131,92 @@ impl Programs {
     }
 }
 
-fn worker(programs: &Arc<Programs>) -> Vec<Test> {
-    let probes = captured_worker::probes().into_iter().enumerate();
+/// One test for each probe of a group: runs it against a fresh daemon.
+fn each<Place: 'static>(
+    group: &'static str,
+    probes: Vec<Probe<Place>>,
+    programs: &Arc<Programs>,
+    run: fn(&Path, usize, &str, Expected),
+) -> Vec<Test> {
+    let probes = probes.into_iter().enumerate();
     probes
-        .map(|(index, probe)| {
-            let programs = Arc::clone(programs);
-            let name = probe.name.clone();
-            let expected = probe.expected;
-            let test = move || {
-                let root = TempDir::new();
-                root.write(HELLO.0, HELLO.1);
-                let daemon = Daemon::start(&programs.supervisor("worker"), root.path(), &[]);
-                let client = Client::new(daemon.address());
-                client.ask(&format!("{PROBE}{index}"), &[]);
-                judge(&daemon, &name, expected);
-                let transfer = Client::new(daemon.address()).get(HELLO.0, &[]).unwrap();
-                assert_eq!(transfer.bytes, HELLO.1);
-            };
-            named("worker", &probe.name, test)
+        .map(|(index, Probe { name, expected, .. })| {
+            let supervisor = programs.supervisor(group);
+            let title = name.clone();
+            named(group, &title, move || {
+                run(&supervisor, index, &name, expected);
+            })
         })
         .collect()
 }
 
-fn broker(programs: &Arc<Programs>) -> Vec<Test> {
-    let probes = captured_broker::probes().into_iter().enumerate();
-    probes
-        .map(|(index, probe)| {
-            let programs = Arc::clone(programs);
-            let name = probe.name.clone();
-            let expected = probe.expected;
-            let test = move || {
-                let root = TempDir::new();
-                root.write(HELLO.0, HELLO.1);
-                let daemon = Daemon::start(&programs.supervisor("broker"), root.path(), &[]);
-                let client = Client::new(daemon.address());
-                client.ask(&format!("{PROBE}{index}"), &[]);
-                judge(&daemon, &name, expected);
-                client.ask("are you there", &[]);
-                daemon.wait_for(|record| record["fields"]["result"] == ALIVE);
-            };
-            named("broker", &probe.name, test)
-        })
-        .collect()
+/// A root with the file that is served to prove that a generation works.
+fn root() -> TempDir {
+    let root = TempDir::new();
+    root.write(HELLO.0, HELLO.1);
+    root
+}
+
+fn serves(daemon: &Daemon) {
+    let transfer = Client::new(daemon.address()).get(HELLO.0, &[]).unwrap();
+    assert_eq!(transfer.bytes, HELLO.1);
+}
+
+/// Whatever a captured worker does, the origin hears of nothing but what the link names.
+fn worker(supervisor: &Path, index: usize, name: &str, expected: Expected) {
+    let origin = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = origin.local_addr().unwrap().port();
+    let root = root();
+    let url = format!("http://user:{}@127.0.0.1:{port}/", fetches::SECRET);
+    symlink(url, root.path().join(fetches::LINK)).unwrap();
+    symlink("ftp://127.0.0.1/", root.path().join(fetches::DENIED)).unwrap();
+    let ports = port.to_string();
+    let daemon = Daemon::start(supervisor, root.path(), &["--proxy-ports", &ports]);
+    Client::new(daemon.address()).ask(&format!("{PROBE}{index}"), &[]);
+    judge(&daemon, name, expected);
+    serves(&daemon);
+    let mut asked = [PollFd::new(origin.as_fd(), PollFlags::POLLIN)];
+    let patience = if name == fetches::HONEST {
+        DEADLINE
+    } else {
+        Duration::ZERO
+    };
+    let asked = poll(&mut asked, PollTimeout::try_from(patience).unwrap()).unwrap();
+    assert!(name == fetches::TWICE || (asked == 1) == (name == fetches::HONEST));
+}
+
+fn broker(supervisor: &Path, index: usize, name: &str, expected: Expected) {
+    let root = root();
+    let cache = TempDir::new();
+    let file = cache.write(broker_files::NAMED, b"named");
+    for (path, mode) in [(cache.path(), 0o777), (&file, 0o666)] {
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+    let arguments = ["--cache-dir", cache.path().to_str().unwrap()];
+    let daemon = Daemon::start(supervisor, root.path(), &arguments);
+    let client = Client::new(daemon.address());
+    client.ask(&format!("{PROBE}{index}"), &[]);
+    judge(&daemon, name, expected);
+    client.ask("are you there", &[]);
+    daemon.wait_for(|record| record["fields"]["result"] == ALIVE);
+    assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 1, "{name}");
+}
+
+/// Whatever a captured fetcher does, files are served and the next fetcher works.
+fn fetcher(supervisor: &Path, index: usize, name: &str, expected: Expected) {
+    let root = root();
+    symlink("http+nocache://127.0.0.1/", root.path().join(fetches::LINK)).unwrap();
+    let daemon = Daemon::start(supervisor, root.path(), &[]);
+    let ask =
+        |what: &str| Client::new(daemon.address()).ask(&format!("{}/{what}", fetches::LINK), &[]);
+    ask(&format!("{PROBE}{index}"));
+    judge(&daemon, name, expected);
+    if matches!(expected, Expected::Killed | Expected::Replaced) {
+        daemon.wait_for(|record| message(record) == "fetcher is back");
+    }
+    serves(&daemon);
+    ask("still-there");
+    daemon.wait_for(|record| record["fields"]["result"] == ALIVE);
 }
 
 /// Every path of the corpus, asked of the real broker, by openat2 and by the walk.
@@ -245,7 +295,9 @@ fn lists() -> Vec<Test> {
 fn judge(daemon: &Daemon, name: &str, expected: Expected) {
     let is_end = |record: &Value| {
         let text = message(record);
-        text.contains(" died: ") || text.contains("not trusted any more")
+        text.contains(" died: ")
+            || text.contains("not trusted any more")
+            || text.contains("it is replaced, its fetches fail")
     };
     let is_result = |record: &Value| record["target"] == "captured" && message(record) == name;
     let wanted = |record: &Value| match expected {

@@ -1,6 +1,6 @@
 //! The sandbox, tried from inside.
 //!
-//! This program takes the worker's or the broker's place: started by the real supervisor under
+//! This program takes the place of the worker, the broker or the fetcher: started by the real supervisor under
 //! that name, it takes the same start message and descriptors, locks itself down with the same
 //! code, and then does what an attacker would do. Which deed is told by a request from the network.
 //!
@@ -9,11 +9,14 @@
 
 #![cfg(test)]
 
+mod broker_files;
 mod captured_broker;
+mod captured_fetcher;
 mod captured_worker;
 mod degraded;
 mod descriptors;
 mod driver;
+mod fetches;
 mod memory;
 mod messages;
 mod paths;
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
     {
         Some("r-tftpd-worker") => captured_worker::main(),
         Some("r-tftpd-broker") => captured_broker::main(),
+        Some("r-tftpd-fetcher") => captured_fetcher::main(),
         Some(degraded::NAME) => degraded::main(),
         _ => driver::main(),
     }

@@ -1,8 +1,6 @@
 //! System calls as an attacker makes them: past every library, with any argument.
 #![allow(unsafe_code)]
 
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
-
 use nix::errno::Errno;
 
 /// One system call; arguments left out are zero.
@@ -14,10 +12,4 @@ pub(crate) fn call(number: i64, arguments: &[usize]) -> Result<i64, Errno> {
     // large as the kernel may write. A call that would change this process itself beyond repair
     // is one that the filter has to stop.
     Errno::result(unsafe { libc::syscall(number, a, b, c, d, e, f) })
-}
-
-/// A descriptor inherited from the supervisor.
-pub(crate) fn inherited(descriptor: RawFd) -> OwnedFd {
-    // SAFETY: called once for each descriptor, first thing in the process.
-    unsafe { OwnedFd::from_raw_fd(descriptor) }
 }

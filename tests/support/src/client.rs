@@ -272,7 +272,7 @@ impl Packet {
                     .map(|word| String::from_utf8(word.to_vec()).unwrap())
                     .collect();
                 assert!(
-                    words.len() % 2 == 0,
+                    words.len().is_multiple_of(2),
                     "OACK has a name without value: {words:?}"
                 );
                 let pairs = words.chunks_exact(2);

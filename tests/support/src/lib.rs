@@ -2,6 +2,7 @@
 //!
 //! - [`daemon`]: starts the daemon, reads its log, stops it, sees that nothing is left behind.
 //! - [`client`]: a TFTP client that does as it is told.
+//! - [`origin`]: HTTP servers that do as they are told.
 //! - [`files`]: temporary directories and file contents that can be recomputed.
 //! - [`processes`]: what the system tells about a process.
 //!
@@ -11,6 +12,7 @@
 pub mod client;
 pub mod daemon;
 pub mod files;
+pub mod origin;
 pub mod processes;
 
 use std::time::Duration;
