@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 from support import (
-    DAEMON, NOBODY, PROGRAMS, Daemon, directory, fails, get, main, namespaces, pattern, run, sha256,
+    DAEMON, NAMES, NOBODY, PROGRAMS, Daemon, directory, fails, get, main, namespaces, pattern, run, sha256,
     test, write,
 )
 
@@ -38,7 +38,7 @@ def started_by_root_it_becomes_another_user():
         with Daemon(root_with_file(root), "--port", "0", "--listen", "127.0.0.1") as daemon:
             assert_serves(daemon)
             daemon.assert_unprivileged()
-            for name in ("r-tftpd", "r-tftpd-broker", "r-tftpd-worker"):
+            for name in NAMES:
                 status = daemon.status(name)
                 assert int(status["CapBnd"], 16) == 0, status
                 assert set(status["Groups"].split()) <= set(status["Gid"].split()), status
@@ -129,7 +129,7 @@ def with_an_ambient_capability_it_binds_port_69_and_drops_it():
 def with_a_file_capability_it_binds_port_69_and_drops_it():
     with namespaces() as (server, client, _), directory() as root, directory() as programs:
         run([*server, *RESERVE])
-        for name in ("r-tftpd", "r-tftpd-broker", "r-tftpd-worker"):
+        for name in NAMES:
             shutil.copy(f"{PROGRAMS}/{name}", programs)
         run(["setcap", "cap_net_bind_service=ep", f"{programs}/r-tftpd"])
         prefix, program = [*server, *NOBODY], f"{programs}/r-tftpd"

@@ -18,6 +18,7 @@ import traceback
 
 PROGRAMS = os.path.abspath(sys.argv[1]) if len(sys.argv) > 1 else "."
 DAEMON = os.path.join(PROGRAMS, "r-tftpd")
+NAMES = ("r-tftpd", "r-tftpd-broker", "r-tftpd-worker", "r-tftpd-fetcher")
 CLIENT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "client.py")
 DEADLINE = 30  # seconds that any one event may take
 NOBODY = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
@@ -167,7 +168,7 @@ class Daemon:
 
     def assert_unprivileged(self):
         """None is uid 0, none has a capability, all have no_new_privs."""
-        for name in ("r-tftpd", "r-tftpd-broker", "r-tftpd-worker"):
+        for name in NAMES:
             status = self.status(name)
             assert "0" not in status["Uid"].split() + status["Gid"].split(), status
             for key in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
