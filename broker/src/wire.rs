@@ -169,8 +169,8 @@ pub enum ToBroker {
         /// Bytes wanted, at most [`MAX_SCRATCH`].
         size: u64,
     },
-    /// The peer has answered on the reply socket: it is no forged sender. Gives back its share of
-    /// the budget for unproven clients.
+    /// The peer has answered on the reply socket: it is no forged sender. Once per request. Gives
+    /// back its share of the budget for unproven clients.
     Proven {
         /// An outstanding request.
         id: u64,

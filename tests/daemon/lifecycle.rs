@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use r_tftpd_test_support::client::{Client, Packet};
 use r_tftpd_test_support::daemon::{Daemon, is_request, message};
 
-use crate::{root_with_file, serve};
+use crate::{assert_serves, root_with_file, serve};
 
 /// A transfer that has begun: block 2 has arrived, block 1 is acknowledged.
 fn begun(daemon: &Daemon, contents: &[u8]) -> Client {
@@ -49,13 +49,7 @@ fn a_reload_in_mid_transfer_keeps_the_transfer_and_serves_new_requests() {
     daemon.wait_for(|record| message(record) == "reloaded");
     let new = daemon.child("r-tftpd-worker");
     assert_ne!(old.pid, new.pid);
-    assert_eq!(
-        Client::new(daemon.address())
-            .get("file", &[])
-            .unwrap()
-            .bytes,
-        contents
-    );
+    assert_serves(&daemon, &contents);
     finish(transfer, &contents);
     let complete = daemon.wait_for_many(2, |record| message(record) == "complete");
     assert_eq!(complete.len(), 2);
@@ -103,13 +97,7 @@ fn the_old_generation_ends_after_its_last_transfer() {
         .any(r_tftpd_test_support::processes::Process::is_alive)
     {
         assert!(std::time::Instant::now() < end, "still there: {old:?}");
-        assert_eq!(
-            Client::new(daemon.address())
-                .get("file", &[])
-                .unwrap()
-                .bytes,
-            contents
-        );
+        assert_serves(&daemon, &contents);
     }
 }
 
@@ -286,13 +274,7 @@ fn user_signals_are_reported_by_the_worker_and_end_nothing() {
     daemon.wait_for_many(before + 1, of_worker);
     daemon.signal(Signal::SIGUSR2);
     daemon.wait_for_many(before + 2, of_worker);
-    assert_eq!(
-        Client::new(daemon.address())
-            .get("file", &[])
-            .unwrap()
-            .bytes,
-        contents
-    );
+    assert_serves(&daemon, &contents);
 }
 
 #[test]

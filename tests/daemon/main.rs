@@ -17,6 +17,7 @@ mod writing;
 
 use std::path::Path;
 
+use r_tftpd_test_support::client::Client;
 use r_tftpd_test_support::daemon::Daemon;
 use r_tftpd_test_support::files::TempDir;
 
@@ -34,4 +35,11 @@ fn root_with_file(length: usize) -> (TempDir, Vec<u8>) {
     let contents = r_tftpd_test_support::files::pattern(length, 1);
     root.write("file", &contents);
     (root, contents)
+}
+
+/// A new client gets `file` whole.
+#[track_caller]
+fn assert_serves(daemon: &Daemon, contents: &[u8]) {
+    let transfer = Client::new(daemon.address()).get("file", &[]).unwrap();
+    assert_eq!(transfer.bytes, contents);
 }

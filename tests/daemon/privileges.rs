@@ -6,7 +6,7 @@ use r_tftpd_test_support::client::Client;
 use r_tftpd_test_support::daemon::{Daemon, message};
 use r_tftpd_test_support::processes::Process;
 
-use crate::{root_with_file, serve};
+use crate::{assert_serves, root_with_file, serve};
 
 /// What the supervisor starts, by the names of ps.
 const CHILDREN: [&str; 3] = ["r-tftpd-broker", "r-tftpd-fetcher", "r-tftpd-worker"];
@@ -85,13 +85,7 @@ fn none_holds_what_belongs_to_another() {
 fn none_is_uid_0_none_has_a_capability_all_have_no_new_privs() {
     let (root, contents) = root_with_file(600);
     let daemon = serve(&root, &[]);
-    assert_eq!(
-        Client::new(daemon.address())
-            .get("file", &[])
-            .unwrap()
-            .bytes,
-        contents
-    );
+    assert_serves(&daemon, &contents);
     for process in processes(&daemon) {
         let name = &process.name;
         for key in ["Uid", "Gid"] {
@@ -139,13 +133,7 @@ fn started_by_root_the_bounding_set_is_empty_too() {
 fn all_that_the_supervisor_starts_have_seccomp_in_every_thread() {
     let (root, contents) = root_with_file(600);
     let daemon = serve(&root, &[]);
-    assert_eq!(
-        Client::new(daemon.address())
-            .get("file", &[])
-            .unwrap()
-            .bytes,
-        contents
-    );
+    assert_serves(&daemon, &contents);
     for name in CHILDREN {
         let process = daemon.child(name);
         for thread in fs::read_dir(format!("/proc/{}/task", process.pid)).unwrap() {

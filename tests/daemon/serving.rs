@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use r_tftpd_test_support::client::{Client, Packet, option, request};
 use r_tftpd_test_support::files::{TempDir, pattern};
 
-use crate::{root_with_file, serve};
+use crate::{assert_serves, root_with_file, serve};
 
 #[test]
 fn files_of_every_size_arrive_intact() {
@@ -177,13 +177,7 @@ fn a_fifo_or_socket_is_refused_and_holds_up_nobody() {
             2,
             "{name}"
         );
-        assert_eq!(
-            Client::new(daemon.address())
-                .get("file", &[])
-                .unwrap()
-                .bytes,
-            contents
-        );
+        assert_serves(&daemon, &contents);
     }
 }
 
@@ -266,13 +260,7 @@ fn what_is_no_request_is_never_answered_and_harms_nobody() {
         junk.send_to_listener(datagram);
     }
     // Whatever was sent before this request has been looked at when it is answered.
-    assert_eq!(
-        Client::new(daemon.address())
-            .get("file", &[])
-            .unwrap()
-            .bytes,
-        contents
-    );
+    assert_serves(&daemon, &contents);
     let mut junk = junk;
     assert_eq!(
         junk.receive_within(std::time::Duration::from_millis(50)),

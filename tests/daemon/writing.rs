@@ -6,7 +6,7 @@ use r_tftpd_test_support::client::{Client, Packet, request};
 use r_tftpd_test_support::daemon::message;
 use r_tftpd_test_support::files::TempDir;
 
-use crate::{root_with_file, serve};
+use crate::{assert_serves, root_with_file, serve};
 
 #[test]
 fn a_write_is_refused_with_code_2() {
@@ -87,11 +87,5 @@ fn with_wrq_devnull_options_and_windows_are_granted() {
 fn with_wrq_devnull_files_are_still_served() {
     let (root, contents) = root_with_file(700);
     let daemon = serve(&root, &["--wrq-devnull"]);
-    assert_eq!(
-        Client::new(daemon.address())
-            .get("file", &[])
-            .unwrap()
-            .bytes,
-        contents
-    );
+    assert_serves(&daemon, &contents);
 }
