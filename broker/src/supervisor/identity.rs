@@ -5,7 +5,8 @@ use std::ffi::CString;
 use caps::{CapSet, CapsHashSet};
 use nix::errno::Errno;
 use nix::unistd::{
-    Gid, Uid, User, getegid, geteuid, getresuid, getuid, initgroups, setresgid, setresuid,
+    Gid, Uid, User, getegid, geteuid, getresgid, getresuid, getuid, initgroups, setresgid,
+    setresuid,
 };
 use tracing::{info, warn};
 
@@ -97,10 +98,8 @@ impl Identity {
                 name.clone()
             }
             Self::Stay => {
-                // Also the saved ids, from which the old ones could be taken back.
                 let (uid, gid) = (geteuid(), getegid());
-                setresgid(gid, gid, gid).map_err(Error::system("setresgid"))?;
-                setresuid(uid, uid, uid).map_err(Error::system("setresuid"))?;
+                settle(uid, gid)?;
                 if !had_capabilities && !activated {
                     info!(
                         uid = uid.as_raw(),
@@ -114,14 +113,17 @@ impl Identity {
             }
         };
         // Ambient ones would survive an exec; the others go with them, the effective ones first, as
-        // those must be permitted.
+        // those must be permitted. What is empty is left alone: a service manager that gave us
+        // nothing may forbid capset(2), too.
         for set in [
             CapSet::Ambient,
             CapSet::Effective,
             CapSet::Permitted,
             CapSet::Inheritable,
         ] {
-            caps::clear(None, set).map_err(|error| Error::Capabilities(error.to_string()))?;
+            if !held(set)?.is_empty() {
+                caps::clear(None, set).map_err(|error| Error::Capabilities(error.to_string()))?;
+            }
         }
         let ids = getresuid().map_err(Error::system("getresuid"))?;
         if [ids.real, ids.effective, ids.saved]
@@ -135,6 +137,20 @@ impl Identity {
             bounding_set_kept: !held(CapSet::Bounding)?.is_empty(),
         })
     }
+}
+
+/// Makes the saved ids, from which the old ones could be taken back, those in use. Only where they
+/// differ: a service manager may forbid the calls. Group before user, as in [`become_user`].
+fn settle(uid: Uid, gid: Gid) -> Result<(), Error> {
+    let groups = getresgid().map_err(Error::system("getresgid"))?;
+    if [groups.real, groups.saved] != [gid; 2] {
+        setresgid(gid, gid, gid).map_err(Error::system("setresgid"))?;
+    }
+    let users = getresuid().map_err(Error::system("getresuid"))?;
+    if [users.real, users.saved] != [uid; 2] {
+        setresuid(uid, uid, uid).map_err(Error::system("setresuid"))?;
+    }
+    Ok(())
 }
 
 /// Groups, then group, then user: each step needs the rights the next one takes.
