@@ -1,5 +1,6 @@
 //! What can keep the service from starting or from going on, each with the way out.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -7,6 +8,7 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 
+use super::programs::LIBEXECDIR;
 use crate::lockdown;
 
 /// Why the supervisor ends; shown as one line that says what to do.
@@ -36,6 +38,8 @@ pub enum Error {
     NotActivated(&'static str),
     /// A descriptor from systemd is no UDP socket.
     NotUdp(i32, &'static str),
+    /// `NOTIFY_SOCKET` names no socket.
+    NotifySocket(OsString, io::Error),
     /// No such user.
     UnknownUser(String),
     /// The user is root.
@@ -102,7 +106,8 @@ impl fmt::Display for Error {
             ),
             Self::Program(name, path, error) => write!(
                 f,
-                "{}: {error}: {name} belongs beside r-tftpd; `cargo build` builds all of them",
+                "{}: {error}: {name} belongs beside r-tftpd or in {LIBEXECDIR}; install the package \
+                 again, or use `cargo build`, which builds all of them",
                 path.display()
             ),
             Self::Bind(address, errno) => bind(f, *address, *errno),
@@ -123,6 +128,12 @@ impl fmt::Display for Error {
                 f,
                 "descriptor {number} from systemd is {what}, not a UDP socket: use only \
                  ListenDatagram= with an address and port in the socket unit"
+            ),
+            Self::NotifySocket(name, error) => write!(
+                f,
+                "NOTIFY_SOCKET={}: {error}: the service manager sets it to a path or to @ and a \
+                 name; to start without one, unset it",
+                name.display()
             ),
             Self::UnknownUser(name) => write!(
                 f,

@@ -11,6 +11,7 @@
 //! - `identity`: from whatever we were started as to an ordinary user without a right.
 //! - `programs`: the binaries of the others; `launch`: starts a set of them; `process`: one of them.
 //! - `generations`: who has to be started, told and ended when; pure. `note`: what to tell the user.
+//! - `manager`: tells systemd how we do.
 //! - `watch`: does what `generations` says, and tells it what happened.
 
 mod activation;
@@ -21,6 +22,7 @@ mod identity;
 mod launch;
 mod limits;
 mod listen;
+mod manager;
 mod note;
 mod process;
 mod programs;
@@ -42,6 +44,7 @@ use self::identity::Identity;
 use self::launch::{Launcher, Places};
 use self::limits::Limits;
 pub use self::listen::{ListenAddress, ParseError};
+use self::manager::Manager;
 use self::programs::Programs;
 use self::root::Root;
 use self::trust::TrustFiles;
@@ -160,11 +163,13 @@ pub fn run(settings: &Settings) -> Result<(), Error> {
         Listen::Systemd => Some(activation::take()?),
         Listen::Addresses { .. } => None,
     };
-    // 2. Signals wait in a descriptor from now on: none interrupts the steps below.
+    // 2. Whoever started us may want to know when we serve.
+    let manager = Manager::from_environment(settings.drain_timeout)?;
+    // 3. Signals wait in a descriptor from now on: none interrupts the steps below.
     let signals = watch::signals()?;
-    // 3. Who we shall be, while the user database can be read.
+    // 4. Who we shall be, while the user database can be read.
     let identity = Identity::resolve(settings.user.as_deref())?;
-    // 4. The root, while the directories above it can be passed.
+    // 5. The root, while the directories above it can be passed.
     let root = Root::open(&settings.root)?;
     let fallback = settings.fallback_directory.as_deref();
     let fallback = fallback.map(Directory::fallback).transpose()?;
@@ -177,27 +182,27 @@ pub fn run(settings: &Settings) -> Result<(), Error> {
         Some(CacheDirectory::Candidates(paths)) => Directory::cache_candidates(paths, &served),
         None => Vec::new(),
     };
-    // 5. The other programs: opened once, so that an upgrade on disk never mixes versions.
+    // 6. The other programs: opened once, so that an upgrade on disk never mixes versions.
     let programs = Programs::open(settings.proxy.is_some())?;
-    // 6. The listeners: a port below 1024 is what we may have been given rights for.
+    // 7. The listeners: a port below 1024 is what we may have been given rights for.
     let is_activated = activated.is_some();
     let listeners = match (&settings.listen, activated) {
         (Listen::Addresses { addresses, port }, _) => listen::bind(addresses, *port)?,
         (Listen::Systemd, activated) => activated.unwrap_or_default(),
     };
-    // 7. Each request must tell where it was sent to; and room for a storm, forced while we may.
+    // 8. Each request must tell where it was sent to; and room for a storm, forced while we may.
     let receive_buffer = socket::prepare(&listeners)?;
-    // 8. Two descriptors for each transfer and one for each cached body, as far as there are.
+    // 9. Two descriptors for each transfer and one for each cached body, as far as there are.
     let entries = settings.proxy.as_ref().map(|proxy| proxy.cache_entries);
     let limits = Limits::raise(settings.max_connections, entries)?;
-    // 9. Give up every right, for good: ids, capabilities, what an exec could bring, core files.
+    // 10. Give up every right, for good: ids, capabilities, what an exec could bring, core files.
     let rights = identity.assume(is_activated)?;
     lockdown::no_new_privileges().map_err(Error::Lockdown)?;
     lockdown::not_dumpable().map_err(Error::Lockdown)?;
     lockdown::no_core_files().map_err(Error::Lockdown)?;
-    // 10. Do not trust the step before: look.
+    // 11. Do not trust the step before: look.
     lockdown::assert_unprivileged().map_err(Error::Lockdown)?;
-    // 11. The directories and files must be of use to who we are now.
+    // 12. The directories and files must be of use to who we are now.
     root.assert_searchable(&rights.user)?;
     let cache = settings
         .proxy
@@ -209,7 +214,7 @@ pub fn run(settings: &Settings) -> Result<(), Error> {
         files.assert_readable().map(|()| files)
     });
     let trust = trust.transpose()?;
-    // 12. Start, watch and replace the others until we are told to end.
+    // 13. Start, watch and replace the others until we are told to end.
     let places = Places {
         listeners,
         root,
@@ -227,7 +232,8 @@ pub fn run(settings: &Settings) -> Result<(), Error> {
         sandbox: settings.sandbox,
         uid: geteuid().as_raw(),
         drain_timeout: settings.drain_timeout,
+        ping_every: manager.ping_every(),
         proxy: settings.proxy.is_some(),
     };
-    Watch::new(launcher, signals, in_force, rules).run()
+    Watch::new(launcher, manager, signals, in_force, rules).run()
 }

@@ -14,8 +14,8 @@ pub(super) enum Note {
     Died(u64, Role, End),
     /// A process broke the protocol, or reported too few limits.
     Breach(u64, Role, &'static str),
-    /// A process does not answer pings.
-    Stuck(u64, Role),
+    /// A process has not answered pings for this time.
+    Stuck(u64, Role, Duration),
     /// A generation did not report that it is ready.
     NotReady(u64),
     /// A broker did not confirm that it stopped reading.
@@ -52,8 +52,8 @@ impl Note {
             Self::Breach(generation, role, what) => {
                 error!(generation, "{role} is not trusted any more: {what}");
             }
-            Self::Stuck(generation, role) => {
-                error!(generation, "{role} is stuck: no answer for 30 s");
+            Self::Stuck(generation, role, time) => {
+                error!(generation, "{role} is stuck: no answer for {time:?}");
             }
             Self::NotReady(generation) => {
                 error!(generation, "broker and worker were not ready within 10 s");

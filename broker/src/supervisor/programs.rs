@@ -9,6 +9,12 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 
 use super::Error;
 
+/// Where packages put them, unless the packager said otherwise when it was built.
+pub(super) const LIBEXECDIR: &str = match option_env!("R_TFTPD_LIBEXECDIR") {
+    Some(directory) => directory,
+    None => "/usr/libexec/r-tftpd",
+};
+
 /// Opened once, executed for every generation.
 #[derive(Debug)]
 pub(super) struct Programs {
@@ -21,18 +27,15 @@ pub(super) struct Programs {
 }
 
 impl Programs {
-    /// Opens them beside the running program, or where the packager compiled in that they are.
-    /// Never through PATH: its directories may belong to anybody.
+    /// Opens them beside the running program, or in [`LIBEXECDIR`]. Never through PATH: its
+    /// directories may belong to anybody.
     ///
     /// # Errors
     /// [`Error::Program`].
     pub(super) fn open(proxy: bool) -> Result<Self, Error> {
         let own = std::env::current_exe().map_err(Error::system("readlink /proc/self/exe"))?;
         let beside = own.parent().unwrap_or(Path::new("/")).to_owned();
-        let directories: Vec<PathBuf> = [beside]
-            .into_iter()
-            .chain(option_env!("R_TFTPD_LIBEXECDIR").map(Into::into))
-            .collect();
+        let directories = [beside, LIBEXECDIR.into()];
         Ok(Self {
             broker: find(&directories, "r-tftpd-broker")?,
             worker: find(&directories, "r-tftpd-worker")?,
@@ -43,17 +46,26 @@ impl Programs {
     }
 }
 
-/// Opens `name` in the first directory that has it; the error is that of the last one.
+/// Opens `name` in the first directory that has it; the error is the first one that says more than
+/// that it is not there.
 fn find(directories: &[PathBuf], name: &'static str) -> Result<OwnedFd, Error> {
-    let mut failure = Error::Program(name, name.into(), io::ErrorKind::NotFound.into());
+    let mut failure = None;
     for directory in directories {
         let path = directory.join(name);
         match open_program(&path) {
             Ok(program) => return Ok(program),
-            Err(error) => failure = Error::Program(name, path, error),
+            Err(error) => match &failure {
+                Some((_, first)) if !is_missing(first) || is_missing(&error) => (),
+                _ => failure = Some((path, error)),
+            },
         }
     }
-    Err(failure)
+    let (path, error) = failure.unwrap_or_else(|| (name.into(), io::ErrorKind::NotFound.into()));
+    Err(Error::Program(name, path, error))
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
 }
 
 fn open_program(path: &Path) -> io::Result<OwnedFd> {
@@ -77,6 +89,15 @@ mod tests {
             .to_string();
         assert!(error.starts_with("/proc/self/r-tftpd-worker: "), "{error}");
         assert!(error.contains("`cargo build`"), "{error}");
+    }
+
+    #[test]
+    fn of_several_places_the_one_that_says_why_is_named() {
+        let [none, closed, other] =
+            ["/proc/nowhere", "/proc", "/proc/elsewhere"].map(PathBuf::from);
+        let error = |places: &[PathBuf]| find(places, "self").unwrap_err().to_string();
+        assert!(error(&[none.clone(), other]).starts_with("/proc/nowhere/self: "));
+        assert!(error(&[none, closed]).starts_with("/proc/self: not a regular file"));
     }
 
     #[test]

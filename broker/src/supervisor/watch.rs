@@ -13,6 +13,7 @@ use tracing::{error, info};
 use super::Error;
 use super::generations::{Action, Finish, Generations, Rules};
 use super::launch::Launcher;
+use super::manager::Manager;
 use super::process::{Mute, Process, Role};
 use crate::control::Facts;
 use crate::sys;
@@ -53,6 +54,7 @@ pub(super) struct InForce {
 #[derive(Debug)]
 pub(super) struct Watch {
     launcher: Launcher,
+    manager: Manager,
     signals: SignalFd,
     in_force: InForce,
     generations: Generations,
@@ -78,6 +80,7 @@ impl Watch {
     /// Nothing is started before [`Self::run`].
     pub(super) fn new(
         launcher: Launcher,
+        manager: Manager,
         signals: SignalFd,
         in_force: InForce,
         rules: Rules,
@@ -85,6 +88,7 @@ impl Watch {
         let generations = Generations::new(rules, Instant::now());
         Self {
             launcher,
+            manager,
             signals,
             in_force,
             generations,
@@ -231,6 +235,7 @@ impl Watch {
                 Action::Note(note) => note.log(),
             }
         }
+        self.manager.update(&self.generations.overview());
     }
 
     fn start(&mut self, generation: u64) {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::failures::Failures;
-use crate::control::Facts;
+use crate::control::{Counts, Facts};
 use crate::settings::Sandbox;
 use crate::supervisor::process::{End, Role};
 
@@ -13,9 +13,6 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The same for a fetcher: less, so that a generation whose fetcher hangs is ready without it.
 pub(super) const FETCHER_PATIENCE: Duration = Duration::from_secs(5);
-
-/// Between two pings.
-pub(super) const PING_EVERY: Duration = Duration::from_secs(5);
 
 /// One broker, one worker, and with a proxy one fetcher after the other.
 #[derive(Debug)]
@@ -70,6 +67,8 @@ pub(super) struct Member {
     /// A ping is not answered yet.
     pub(super) pinged: bool,
     pub(super) missed: u32,
+    /// From its last answer.
+    pub(super) counts: Counts,
     /// It closed its channel; killed then if it still runs.
     pub(super) kill_at: Option<Instant>,
 }
@@ -132,6 +131,11 @@ impl Generation {
         deadlines.into_iter().flatten().min()
     }
 
+    /// What is known of all of them.
+    pub(super) fn members(&self) -> [&Member; 3] {
+        [&self.broker, &self.worker, &self.fetcher.member]
+    }
+
     /// What is known of one of them.
     pub(super) fn member(&mut self, role: Role) -> &mut Member {
         match role {
@@ -165,11 +169,11 @@ impl Phase {
         }
     }
 
-    /// The same phase after a ping.
-    pub(super) fn next_ping(self, now: Instant) -> Self {
+    /// The same phase after a ping, with the next one then.
+    pub(super) fn next_ping(self, next: Instant) -> Self {
         match self {
-            Self::Serving(_) => Self::Serving(now + PING_EVERY),
-            Self::Finishing(_) => Self::Finishing(now + PING_EVERY),
+            Self::Serving(_) => Self::Serving(next),
+            Self::Finishing(_) => Self::Finishing(next),
             other => other,
         }
     }
@@ -184,6 +188,8 @@ pub(in crate::supervisor) struct Rules {
     pub(in crate::supervisor) uid: u32,
     /// How long transfers may go on after a stop.
     pub(in crate::supervisor) drain_timeout: Duration,
+    /// Between two pings.
+    pub(in crate::supervisor) ping_every: Duration,
     /// Every generation has a fetcher.
     pub(in crate::supervisor) proxy: bool,
 }

@@ -17,6 +17,7 @@ mod failures;
 mod fetcher;
 mod generation;
 mod look_ups;
+mod overview;
 mod reports;
 
 use std::collections::VecDeque;
@@ -24,13 +25,14 @@ use std::time::{Duration, Instant};
 
 use self::failures::Failures;
 pub(super) use self::generation::Rules;
-use self::generation::{Generation, PATIENCE, PING_EVERY, Phase};
+use self::generation::{Generation, PATIENCE, Phase};
+pub(super) use self::overview::{Overview, State};
 use super::note::Note;
 use super::process::{End, Role};
 use crate::control::{Facts, Order, Report};
 
-/// Pings without an answer after which a process counts as stuck: 30 s.
-const MAX_MISSED: u32 = 6;
+/// Pings without an answer after which a process counts as stuck.
+pub(super) const MAX_MISSED: u32 = 6;
 
 /// From [`Order::Stop`], or from the regular end of one of the two, until what is left is killed.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -89,6 +91,11 @@ pub(super) struct Generations {
     failures: Failures,
     drain_until: Option<Instant>,
     finish: Option<Finish>,
+    /// Of all brokers so far.
+    requests: u64,
+    dropped: u64,
+    /// See [`Overview::rounds`].
+    rounds: u64,
     actions: VecDeque<Action>,
 }
 
@@ -105,6 +112,9 @@ impl Generations {
             failures: Failures::default(),
             drain_until: None,
             finish: None,
+            requests: 0,
+            dropped: 0,
+            rounds: 0,
             actions: VecDeque::new(),
         };
         generations.start(false, now);
@@ -297,7 +307,7 @@ impl Generations {
             return;
         };
         let fetcher = generation.fetcher.member.facts;
-        generation.phase = Phase::Serving(now + PING_EVERY);
+        generation.phase = Phase::Serving(now + self.rules.ping_every);
         self.ever_served = true;
         self.tell(number, Role::Broker, Order::Go);
         self.actions.push_back(Action::Announce {
@@ -324,6 +334,7 @@ impl Generations {
     }
 
     fn ping(&mut self, number: u64, now: Instant) {
+        let ping_every = self.rules.ping_every;
         let mut stuck = None;
         for role in Role::ALL {
             let Some(generation) = self.find(number) else {
@@ -342,17 +353,16 @@ impl Generations {
             }
         }
         if let Some(generation) = self.find(number) {
-            generation.phase = generation.phase.next_ping(now);
+            generation.phase = generation.phase.next_ping(now + ping_every);
         }
         match stuck {
             None => (),
-            Some(Role::Fetcher) => {
-                self.note(Note::Stuck(number, Role::Fetcher));
-                self.kill_fetcher(number);
-            }
             Some(role) => {
-                self.note(Note::Stuck(number, role));
-                self.fail(number, now);
+                self.note(Note::Stuck(number, role, MAX_MISSED * ping_every));
+                match role {
+                    Role::Broker | Role::Worker => self.fail(number, now),
+                    Role::Fetcher => self.kill_fetcher(number),
+                }
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::generation::{PING_EVERY, Phase};
+use super::generation::Phase;
 use super::{Generations, Note};
 use crate::control::{Counts, Facts, Order};
 use crate::supervisor::process::Role;
@@ -51,13 +51,14 @@ impl Generations {
         } else {
             Order::Retire
         };
+        let ping_every = self.rules.ping_every;
         let Some(generation) = self.find(number) else {
             return;
         };
         if role != Role::Broker || !matches!(generation.phase, Phase::Retiring(_)) {
             return self.breach(number, role, "retired without being asked", now);
         }
-        generation.phase = Phase::Finishing(now + PING_EVERY);
+        generation.phase = Phase::Finishing(now + ping_every);
         // Only now: all that the broker has read is on its way to the worker.
         self.tell(number, Role::Worker, order);
         self.go(now);
@@ -73,6 +74,7 @@ impl Generations {
         }
         member.pinged = false;
         member.missed = 0;
+        self.count(number, role, counts);
         self.note(Note::Counts(number, role, counts));
     }
 

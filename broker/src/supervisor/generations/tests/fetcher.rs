@@ -14,6 +14,7 @@ fn new() -> Trial {
         sandbox: Sandbox::Strict,
         uid: 990,
         drain_timeout: 5 * SECOND,
+        ping_every: 5 * SECOND,
         proxy: true,
     };
     let mut trial = Trial {
@@ -210,7 +211,7 @@ fn a_fetcher_that_answers_no_ping_is_killed_alone() {
             break actions;
         }
     };
-    assert_eq!(notes(&actions), [&Note::Stuck(1, Fetcher)]);
+    assert_eq!(notes(&actions), [&Note::Stuck(1, Fetcher, 30 * SECOND)]);
     assert_eq!(actions.last(), Some(&Action::Kill(1, Fetcher)));
     assert_eq!(trial.generations.serving(), Some(1));
 }

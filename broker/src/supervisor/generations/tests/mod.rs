@@ -8,6 +8,7 @@ use crate::control::Counts;
 use crate::settings::Sandbox;
 
 mod fetcher;
+mod overview;
 mod reload;
 mod replace;
 mod stop;
@@ -42,6 +43,7 @@ impl Trial {
             sandbox,
             uid: 990,
             drain_timeout,
+            ping_every: 5 * SECOND,
             proxy: false,
         };
         let mut trial = Self {

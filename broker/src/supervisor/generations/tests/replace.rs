@@ -205,7 +205,7 @@ fn a_process_that_answers_no_ping_for_half_a_minute_is_replaced() {
             break actions;
         }
     };
-    assert_eq!(notes(&actions)[0], &Note::Stuck(1, Worker));
+    assert_eq!(notes(&actions)[0], &Note::Stuck(1, Worker, 30 * SECOND));
     assert_eq!(trial.now - start, 35 * SECOND);
     assert!(trial.generations.restart.is_some());
 }
