@@ -1,16 +1,20 @@
 //! How all processes write their log records: one line each, to standard error.
 //!
 //! Every record is formatted first and then written by one write(2), so that records of several
-//! processes never mix. There are no colours: records go to files and to journald.
+//! processes never mix. There are no colours: records go to files and to journald, which is told the
+//! priority of each by a prefix that it takes off.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::panic::PanicHookInfo;
 
 use r_tftpd_broker::settings::{LogFormat, LogSettings};
-use tracing::{error, warn};
+use tracing::{Level, Metadata, error, warn};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::fmt;
+use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -19,17 +23,17 @@ use tracing_subscriber::util::SubscriberInitExt;
 pub fn start(settings: &LogSettings) {
     let (filter, problem) = match filter(&settings.filter) {
         Ok(filter) => (filter, None),
-        Err(problem) => (
-            Targets::new().with_default(tracing::Level::INFO),
-            Some(problem),
-        ),
+        Err(problem) => (Targets::new().with_default(Level::INFO), Some(problem)),
     };
     let format = fmt::layer()
-        .with_writer(io::stderr)
+        .with_writer(Writer {
+            priorities: settings.priorities,
+        })
         .with_ansi(false)
         .log_internal_errors(false);
     let format = match settings.format {
-        LogFormat::Compact => format.compact().without_time().boxed(),
+        // As few words as possible: the journal adds the time and the process.
+        LogFormat::Compact => format.compact().without_time().with_target(false).boxed(),
         LogFormat::Full => format.boxed(),
         LogFormat::Json => format
             .json()
@@ -49,6 +53,32 @@ pub fn start(settings: &LogSettings) {
     }
 }
 
+/// Whether standard error leads to journald. `stream` is the value of `JOURNAL_STREAM`, which says
+/// where a service's output went when it was started: systemd.exec(5).
+#[must_use]
+pub fn is_journal(stream: Option<&str>) -> bool {
+    let own = || {
+        let descriptor = io::stderr().as_fd().try_clone_to_owned()?;
+        File::from(descriptor).metadata()
+    };
+    stream.is_some_and(|stream| {
+        own().is_ok_and(|own| stream == format!("{}:{}", own.dev(), own.ino()))
+    })
+}
+
+/// Writes text of several lines that is no log record, each line with the priority of an error.
+///
+/// # Errors
+/// As write(2).
+pub fn write_error(text: &str) -> io::Result<()> {
+    let prefix = prefix(Level::ERROR);
+    let lines: String = text
+        .lines()
+        .map(|line| format!("{prefix}{line}\n"))
+        .collect();
+    io::stderr().write_all(lines.as_bytes())
+}
+
 /// Whether [`start`] can read this value of `RUST_LOG`.
 #[must_use]
 pub fn is_valid(filter: &str) -> bool {
@@ -59,6 +89,56 @@ pub fn is_valid(filter: &str) -> bool {
 fn filter(text: &str) -> Result<Targets, String> {
     let text = if text.trim().is_empty() { "info" } else { text };
     text.parse::<Targets>().map_err(|error| error.to_string())
+}
+
+/// Where records go.
+struct Writer {
+    priorities: bool,
+}
+
+/// One record on its way to standard error.
+struct Record {
+    prefix: &'static str,
+}
+
+impl<'a> MakeWriter<'a> for Writer {
+    type Writer = Record;
+
+    fn make_writer(&'a self) -> Record {
+        Record { prefix: "" }
+    }
+
+    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> Record {
+        let prefix = prefix(*metadata.level());
+        Record {
+            prefix: if self.priorities { prefix } else { "" },
+        }
+    }
+}
+
+impl Write for Record {
+    /// The whole record, by one write(2) with its prefix.
+    fn write(&mut self, record: &[u8]) -> io::Result<usize> {
+        if self.prefix.is_empty() {
+            return io::stderr().write(record);
+        }
+        io::stderr().write_all(&[self.prefix.as_bytes(), record].concat())?;
+        Ok(record.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The priorities of syslog(3), as sd-daemon(3) writes them.
+fn prefix(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "<3>",
+        Level::WARN => "<4>",
+        Level::INFO => "<6>",
+        Level::DEBUG | Level::TRACE => "<7>",
+    }
 }
 
 /// A panic is a record like any other. No backtrace: it would open files, which a locked process
@@ -96,6 +176,18 @@ mod tests {
         !filter("off")
             .unwrap()
             .would_enable("r_tftpd", &Level::ERROR)
+    }
+
+    #[test]
+    fn only_the_stream_that_standard_error_is_counts_as_the_journal() {
+        let own = File::from(io::stderr().as_fd().try_clone_to_owned().unwrap());
+        let own = own.metadata().unwrap();
+        let stream = format!("{}:{}", own.dev(), own.ino());
+        assert!(is_journal(Some(&stream)));
+        // As where a unit sends its output to a file, or a shell inside a service does.
+        let other = format!("{}:{}", own.dev(), own.ino() + 1);
+        assert!(!is_journal(Some(&other)));
+        assert!(!is_journal(Some("")) && !is_journal(None));
     }
 
     #[test]

@@ -133,6 +133,8 @@ pub struct LogSettings {
     pub format: LogFormat,
     /// Value of `RUST_LOG`; empty = `info`.
     pub filter: String,
+    /// Start each line with its priority, as journald reads it: sd-daemon(3).
+    pub priorities: bool,
 }
 
 /// Layout of a log record.

@@ -9,7 +9,8 @@ use r_tftpd_broker::settings::{LogFormat, LogSettings, Sandbox};
 use r_tftpd_broker::supervisor::{Listen, ListenAddress, Settings};
 
 use super::proxy::Proxy;
-use super::{help, values};
+use super::{JOURNAL_STREAM, help, values};
+use crate::log;
 
 /// The port that RFC 1350 gives to TFTP.
 const TFTP_PORT: u16 = 69;
@@ -21,7 +22,14 @@ const TFTP_PORT: u16 = 69;
 #[command(disable_help_flag = true, disable_version_flag = true)]
 pub(super) struct Arguments {
     /// Directory to serve; nothing outside of it can be read
-    #[arg(short, long, value_name = "DIR", default_value = ".", help_heading = FILES)]
+    #[arg(
+        short,
+        long,
+        value_name = "DIR",
+        default_value = ".",
+        overrides_with = "root"
+    )]
+    #[arg(help_heading = FILES)]
     root: PathBuf,
 
     /// Accept files from clients and throw them away; for testing clients
@@ -159,6 +167,7 @@ impl Arguments {
             log: LogSettings {
                 format: self.log_format.resolve(variable),
                 filter: variable("RUST_LOG").unwrap_or_default(),
+                priorities: log::is_journal(variable(JOURNAL_STREAM).as_deref()),
             },
             root: self.root,
             user: self.user,
@@ -219,7 +228,7 @@ impl LogChoice {
     /// systemd sets both variables for a service; its journal has timestamps of its own.
     fn resolve(self, variable: &dyn Fn(&str) -> Option<String>) -> LogFormat {
         let systemd = || {
-            ["JOURNAL_STREAM", "INVOCATION_ID"]
+            [JOURNAL_STREAM, "INVOCATION_ID"]
                 .into_iter()
                 .find_map(variable)
         };

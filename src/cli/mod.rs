@@ -13,12 +13,14 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
-use clap::error::ErrorKind;
 use r_tftpd_broker::supervisor;
 use tracing::{error, warn};
 
 use self::arguments::Arguments;
 use crate::log;
+
+/// The variable by which systemd says where the output of a service goes.
+const JOURNAL_STREAM: &str = "JOURNAL_STREAM";
 
 /// Exit status for a command line that can not be obeyed.
 const USAGE: u8 = 2;
@@ -60,11 +62,18 @@ fn parse(
 }
 
 fn show(message: &clap::Error) -> ExitCode {
-    // Nobody is left to be told that this failed.
-    let _ = message.print();
-    match message.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
-        _ => ExitCode::from(USAGE),
+    let is_error = message.use_stderr();
+    let is_journal = is_error && log::is_journal(std::env::var(JOURNAL_STREAM).ok().as_deref());
+    // Nobody is left to be told if this fails.
+    let _ = if is_journal {
+        log::write_error(&message.to_string())
+    } else {
+        message.print()
+    };
+    if is_error {
+        ExitCode::from(USAGE)
+    } else {
+        ExitCode::SUCCESS
     }
 }
 

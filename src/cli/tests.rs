@@ -48,6 +48,7 @@ fn without_options_the_current_directory_is_served_on_port_69() {
             log: r_tftpd_broker::settings::LogSettings {
                 format: LogFormat::Full,
                 filter: String::new(),
+                priorities: false,
             },
             allow: vec![],
             deny: vec![],

@@ -11,6 +11,7 @@ mod options;
 mod privileges;
 mod records;
 mod retransmission;
+mod service;
 mod serving;
 mod storms;
 mod writing;

@@ -37,6 +37,7 @@ pub(crate) fn setup() -> Setup {
         log: LogSettings {
             format: LogFormat::Compact,
             filter: "debug".into(),
+            priorities: false,
         },
         sandbox: Sandbox::Strict,
         ports: Vec::new(),

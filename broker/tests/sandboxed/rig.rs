@@ -240,6 +240,7 @@ fn settings() -> BrokerStart {
         log: LogSettings {
             format: LogFormat::Full,
             filter: String::new(),
+            priorities: false,
         },
         sandbox: Sandbox::Strict,
         allow: vec!["127.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()],

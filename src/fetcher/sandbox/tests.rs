@@ -35,6 +35,7 @@ fn start(port: u16) -> FetcherStart {
         log: LogSettings {
             format: LogFormat::Compact,
             filter: String::new(),
+            priorities: false,
         },
         sandbox: Sandbox::Strict,
         ports: vec![(port, port)],

@@ -33,6 +33,7 @@ pub(super) fn settings() -> WorkerStart {
         log: LogSettings {
             format: LogFormat::Full,
             filter: String::new(),
+            priorities: false,
         },
         sandbox: Sandbox::Strict,
         max_connections: 64,

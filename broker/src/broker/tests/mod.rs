@@ -43,6 +43,7 @@ fn settings() -> BrokerStart {
         log: LogSettings {
             format: LogFormat::Full,
             filter: String::new(),
+            priorities: false,
         },
         sandbox: Sandbox::Strict,
         allow: Vec::new(),
