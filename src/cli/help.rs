@@ -1,7 +1,13 @@
-//! What stands below the options in `--help`.
+//! What stands below the options in `-h` and `--help`; at most 100 columns.
 
-/// Examples, environment and signals; at most 100 columns.
-pub(super) const AFTER: &str = "\
+/// For `-h`: where to go on.
+pub(super) const SHORT: &str = "\
+Try it out: r-tftpd --root . --port 6969, and fetch with curl -O tftp://localhost:6969/FILE
+--help says more on each option, with examples, signals and environment; r-tftpd(8) what the log
+says and what to do then.";
+
+/// For `--help`: examples, environment and signals.
+pub(super) const LONG: &str = "\
 Examples:
   r-tftpd --root /srv/tftp
           Serve /srv/tftp on port 69, IPv6 and IPv4; as root, who becomes the user r-tftpd.

@@ -2,7 +2,8 @@
 //!
 //! - `arguments`: every option with its help text, `proxy` those of the proxy; `values`: how their
 //!   values are read.
-//! - `help`: what stands below the options in `--help`.
+//! - `help`: what stands below the options in `-h` and `--help`.
+//! - [`command`]: all of it for the generator of manual pages and completions.
 
 mod arguments;
 mod help;
@@ -49,6 +50,12 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The definition of the command line, from which manual pages and completions are made.
+#[must_use]
+pub fn command() -> clap::Command {
+    <Arguments as clap::CommandFactory>::command()
 }
 
 /// Reads the command line.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueHint};
 use r_tftpd_broker::link::Link;
 use r_tftpd_broker::supervisor::{CacheDirectory, ProxySettings};
 
@@ -20,52 +20,80 @@ const PROXY: &str = "Proxy";
 pub(super) struct Proxy {
     /// Where to look for what is not below the root: a URL to append names to, with modifiers as
     /// in links, or a directory
+    ///
+    /// The port of a URL need not be among --proxy-ports. A directory is served as the root is.
     #[arg(short, long, value_name = "URI", value_parser = values::fallback, help_heading = PROXY)]
+    #[arg(value_hint = ValueHint::DirPath)]
     fallback: Option<Fallback>,
 
     /// Directory for cache files; they have no names. Neither within --root nor around it
     /// [default: CACHE_DIRECTORY, TMPDIR, /var/tmp or /tmp]
+    ///
+    /// Without it, the first of these that can be used is taken. Files are gone with the server,
+    /// also after a crash. Where none can be made, they are in memory, with a warning.
     #[arg(short = 'C', long, value_name = "DIR", help_heading = PROXY)]
+    #[arg(value_hint = ValueHint::DirPath)]
     cache_dir: Option<PathBuf>,
 
     /// Size of the cache in bytes; K, M, G and T are understood
+    ///
+    /// What has not been used for the longest time gives way. What is being sent stays until it is
+    /// sent.
     #[arg(long, value_name = "BYTES", default_value = "1G")]
     #[arg(value_parser = values::bytes, help_heading = PROXY)]
     cache_size: u64,
 
     /// Largest object that is relayed, in bytes [default: half of --cache-size]
+    ///
+    /// It bounds what is not cached, too.
     #[arg(long, value_name = "BYTES", value_parser = values::bytes, help_heading = PROXY)]
     cache_max_object: Option<u64>,
 
     /// Objects in the cache. Each takes a file descriptor
+    ///
+    /// Where the limit of descriptors is too low for the number, it is lowered with a warning.
     #[arg(long, value_name = "NUM", default_value = "1024")]
     #[arg(value_parser = values::count, help_heading = PROXY)]
     cache_entries: u32,
 
     /// Seconds for which what has become stale is served while its server fails
+    ///
+    /// 0 never serves anything stale.
     #[arg(long, value_name = "SECONDS", default_value = "3600")]
     #[arg(value_parser = values::stale, help_heading = PROXY)]
     stale_if_error: Duration,
 
     /// Ports that links may lead to: numbers and ranges such as 80,443,8000-8100, or any; that of
     /// --fallback always may [default: 80,443]
+    ///
+    /// Redirects may lead to the same ones. A link to another port is refused with code 2.
     #[arg(long, value_name = "PORTS", value_parser = values::ports, help_heading = PROXY)]
     proxy_ports: Option<Ports>,
 
     /// Seconds in which a server must answer, and send each next part
+    ///
+    /// Fractions are allowed.
     #[arg(long, value_name = "SECONDS", default_value = "20")]
     #[arg(value_parser = values::proxy_timeout, help_heading = PROXY)]
     proxy_timeout: Duration,
 
     /// File with certificates (PEM) to trust beside those of the system; can be given several times
-    #[arg(long, value_name = "FILE", help_heading = PROXY)]
+    ///
+    /// The user that r-tftpd runs as must be able to read it. It is read at the start and with each
+    /// SIGHUP.
+    #[arg(long, value_name = "FILE", help_heading = PROXY, value_hint = ValueHint::FilePath)]
     ca_file: Vec<PathBuf>,
 
     /// Do not tell servers which client asks for what (X-TFTP-Client, -File and -Mode)
+    ///
+    /// The headers X-TFTP-Client, X-TFTP-File and X-TFTP-Mode let a server answer each client
+    /// differently. Such answers say so by "Vary" and are then cached for that client only.
     #[arg(long, help_heading = PROXY)]
     no_tftp_headers: bool,
 
     /// Never ask other servers; links that name URLs are denied
+    ///
+    /// No fetcher is started then. Clients get code 2, and the log names the link.
     #[arg(long, help_heading = PROXY)]
     disable_proxy: bool,
 }

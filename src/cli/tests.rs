@@ -1,6 +1,5 @@
 use std::time::Duration;
 
-use clap::CommandFactory;
 use r_tftpd_broker::settings::{LogFormat, Sandbox};
 use r_tftpd_broker::supervisor::{CacheDirectory, Listen, ListenAddress, ProxySettings, Settings};
 
@@ -362,18 +361,32 @@ fn help_and_version_are_no_errors() {
 }
 
 #[test]
-fn the_help_fits_100_columns_and_names_every_option() {
-    let mut command = Arguments::command();
-    let help = command.render_help().to_string();
-    for line in help.lines() {
-        assert!(line.chars().count() <= 100, "{line}");
-    }
+fn both_helps_fit_100_columns_and_name_every_option() {
+    let mut command = command();
     command.build();
-    for argument in command.get_arguments() {
-        let long = argument.get_long().unwrap();
-        assert!(help.contains(&format!("--{long}")), "{long}");
-        assert_ne!(argument.get_help_heading(), None, "{long}");
+    for help in [command.render_help(), command.render_long_help()] {
+        let help = help.to_string();
+        for line in help.lines() {
+            assert!(line.chars().count() <= 100, "{line}");
+        }
+        for argument in command.get_arguments() {
+            let long = argument.get_long().unwrap();
+            assert!(help.contains(&format!("--{long}")), "{long}");
+            assert_ne!(argument.get_help_heading(), None, "{long}");
+        }
     }
+    command.debug_assert();
+}
+
+#[test]
+fn the_short_help_fits_two_screens() {
+    let lines = command().render_help().to_string().lines().count();
+    assert!(lines <= 80, "{lines} lines");
+}
+
+#[test]
+fn the_long_help_has_all_that_one_needs_at_a_terminal() {
+    let help = command().render_long_help().to_string();
     for word in [
         "Examples:",
         "Environment:",
@@ -384,5 +397,4 @@ fn the_help_fits_100_columns_and_names_every_option() {
     ] {
         assert!(help.contains(word), "{word}");
     }
-    command.debug_assert();
 }
