@@ -32,6 +32,14 @@ fn refused(line: &str) -> String {
 }
 
 #[test]
+fn of_an_option_given_twice_the_last_one_counts() {
+    // The options of a service come after those of its unit.
+    let settings = settings("--root /srv/tftp -t 1 --root /data -t 2");
+    assert_eq!(settings.root.to_str(), Some("/data"));
+    assert_eq!(settings.timeout, Duration::from_secs(2));
+}
+
+#[test]
 fn without_options_the_current_directory_is_served_on_port_69() {
     let settings = settings("");
     assert_eq!(
