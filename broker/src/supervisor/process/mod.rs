@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
@@ -12,6 +13,10 @@ use nix::unistd::Pid;
 use crate::channel::{Channel, ReceiveError};
 use crate::control::{self, Order, Report};
 use crate::sys;
+
+/// How long a process may take from closing its channels to its end, in milliseconds: to give back
+/// the memory and the descriptors of many transfers.
+const LAST_MOMENT: u8 = 20;
 
 /// Which program a process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,7 +181,10 @@ impl Process {
 
     /// Kills it and hears nothing more of it. It still has to be waited for.
     pub(super) fn kill(&mut self) {
-        // It may have ended before, for a reason of its own that must not get lost.
+        // It may have ended before, for a reason of its own that must not get lost; or be about to,
+        // as a process closes its channels, by which the others notice, before it is gone.
+        let mut ending = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
+        let _ = poll(&mut ending, LAST_MOMENT);
         if self.wait().is_none() {
             self.killed = true;
             // The id is its own until it has been waited for.
