@@ -199,10 +199,10 @@ def the_administrators_files_are_conffiles():
 
 
 @test
-def it_needs_nothing_but_the_c_library_and_what_makes_its_user():
-    first, *others = field("Depends").split(", ")
-    assert first.startswith("libc6 (>= ") and all(one.startswith("libgcc-s1") for one in others[:-1]), first
-    assert others[-1] == "systemd | systemd-standalone-sysusers | systemd-sysusers", others
+def it_needs_nothing_but_the_c_library_what_reloads_it_and_what_makes_its_user():
+    *libraries, kill, sysusers = field("Depends").split(", ")
+    assert libraries[0].startswith("libc6 (>= ") and all(one.startswith("libgcc-s1") for one in libraries[1:]), libraries
+    assert (kill, sysusers) == ("procps", "systemd | systemd-standalone-sysusers | systemd-sysusers")
     assert field("Recommends") == "ca-certificates"
     # Other servers may be installed beside it: a move from one to the other can be prepared.
     assert not field("Conflicts") and not field("Breaks") and not field("Provides")

@@ -78,7 +78,8 @@ impl Directory {
         warn!(
             reasons,
             "no directory for cache files: they are kept in memory, up to --cache-size; let the \
-             user r-tftpd runs as write into one and name it with --cache-dir"
+             user r-tftpd runs as write into one (a service also by ReadWritePaths= in its unit) and \
+             name it with --cache-dir"
         );
         None
     }

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
@@ -174,12 +174,23 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-fn root(f: &mut fmt::Formatter<'_>, path: &std::path::Path, error: &io::Error) -> fmt::Result {
+/// Where a service of ours sees nothing: our units say `ProtectHome=` and `PrivateTmp=`.
+const HIDDEN: [&str; 4] = ["/home", "/root", "/tmp", "/var/tmp"];
+
+fn root(f: &mut fmt::Formatter<'_>, path: &Path, error: &io::Error) -> fmt::Result {
+    let is_hidden = HIDDEN.iter().any(|hidden| path.starts_with(hidden));
+    let hidden = if is_hidden {
+        " (the systemd service sees nothing below /home, /root, /tmp and /var/tmp: mount it to a \
+         place below /srv)"
+    } else {
+        ""
+    };
     let path = path.display();
     match error.kind() {
         io::ErrorKind::NotFound => write!(
             f,
-            "root directory {path} does not exist: create it, or choose another one with --root"
+            "root directory {path} does not exist: create it, or choose another one with \
+             --root{hidden}"
         ),
         io::ErrorKind::NotADirectory => {
             write!(f, "{path} is not a directory: choose one with --root")
@@ -187,7 +198,7 @@ fn root(f: &mut fmt::Formatter<'_>, path: &std::path::Path, error: &io::Error) -
         io::ErrorKind::PermissionDenied => write!(
             f,
             "no permission to open the root directory {path}: allow the user who starts r-tftpd to \
-             search it and those above it, or choose another one with --root"
+             search it and those above it, or choose another one with --root{hidden}"
         ),
         _ => write!(f, "root directory {path}: {error}"),
     }
