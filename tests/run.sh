@@ -6,10 +6,25 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# Commands and the packages that bring them.
+# Commands, or files, and the packages that bring them.
 tools=(curl:curl tftp:tftp-hpa busybox:busybox atftp:atftp ip:iproute2 nft:nftables python3:python3
   setpriv:util-linux setcap:libcap2-bin sysctl:procps nginx:nginx
-  'lighttpd:lighttpd lighttpd-mod-deflate lighttpd-mod-openssl' openssl:openssl)
+  'lighttpd:lighttpd lighttpd-mod-deflate lighttpd-mod-openssl' openssl:openssl
+  # manual pages and completions
+  mandoc:mandoc zsh:zsh fish:fish /usr/share/bash-completion/bash_completion:bash-completion
+  # packages
+  lintian:lintian shellcheck:shellcheck dpkg-shlibdeps:dpkg-dev rpmbuild:rpm rpmlint:rpmlint rpm2cpio:rpm2cpio
+  cpio:cpio make:make bzip2:bzip2 strip:binutils git:git
+  # systems to install them in
+  mmdebstrap:mmdebstrap systemd-analyze:systemd systemd-nspawn:systemd-container
+  # policies
+  /usr/share/selinux/devel/Makefile:selinux-policy-dev secilc:secilc sesearch:setools
+  semodule_link:semodule-utils semodule:policycoreutils matchpathcon:selinux-utils
+  apparmor_parser:apparmor strace:strace
+  # containers
+  buildah:buildah crun:crun /usr/lib/python3/dist-packages/yaml/__init__.py:python3-yaml)
+# Makes the Debian package; brought by cargo, and kept with what is built.
+cargo_deb=cargo-deb@3.8.0
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 passed=0
@@ -23,6 +38,7 @@ main() {
   step 'clippy' cargo clippy --workspace --all-targets --locked -- -D warnings
   RUSTDOCFLAGS='-D warnings' step 'documentation' cargo doc --workspace --no-deps --locked
   step 'shell scripts parse' bash -n tests/run.sh tests/bench/run.sh .ci/run
+  tests 'manual pages, completions and links' python3 tests/machine/documents.py
   tests 'unit and end-to-end tests' cargo test --workspace --locked --no-fail-fast
   step 'release build' cargo build --release --locked
   tests 'structure of the release programs' cargo test --release --locked --test structure
@@ -30,6 +46,17 @@ main() {
   tests 'real HTTP servers' python3 tests/machine/origins.py target/release
   for_root 'every way to be started' python3 tests/machine/starts.py target/release
   for_root 'a network of namespaces' python3 tests/machine/network.py target/release
+  for_root 'units as systemd reads them' python3 tests/machine/units.py target/release
+  for_root 'cargo install' python3 tests/machine/install.py target/release
+  for_root 'AppArmor profiles' python3 tests/machine/apparmor.py target/release
+  for_root 'SELinux policy' /usr/bin/python3 tests/machine/selinux.py target/release
+  for_root 'the container image' /usr/bin/python3 tests/machine/container.py target/release
+  for_root 'packages for Fedora and RHEL' python3 tests/machine/rpm.py target/release
+  if is_root; then
+    step 'cargo-deb' cargo install --quiet --locked --root target/tools "$cargo_deb"
+  fi
+  for_root 'the package for Debian' python3 tests/machine/deb.py target/release target/tools/bin
+  for_root 'the package under a real systemd' python3 tests/machine/boot.py target/release target/debian/*.deb
   for_root 'the benchmark works' tests/bench/run.sh --short
   finish
 }
@@ -38,7 +65,10 @@ main() {
 install_tools() {
   local missing=() packages tool
   for tool in "${tools[@]}"; do
-    command -v "${tool%%:*}" >/dev/null && continue
+    case $tool in
+      /*) [[ -e ${tool%%:*} ]] && continue ;;
+      *) command -v "${tool%%:*}" >/dev/null && continue ;;
+    esac
     # A few are in several packages.
     read -ra packages <<<"${tool##*:}"
     missing+=("${packages[@]}")
