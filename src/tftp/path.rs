@@ -47,10 +47,13 @@ impl Path {
 
     /// Time after which an ACK of all that was sent is overdue.
     pub(super) fn patience(&self) -> Duration {
-        if self.round == 0 {
-            return PATIENCE_UNKNOWN;
-        }
-        PATIENCE_MIN.max(Duration::from_micros(self.round.into()) * 2)
+        self.rounds().unwrap_or(PATIENCE_UNKNOWN)
+    }
+
+    /// The same; none while no whole window was acknowledged.
+    pub(super) fn rounds(&self) -> Option<Duration> {
+        let rounds = Duration::from_micros(self.round.into()) * 2;
+        (self.round > 0).then(|| PATIENCE_MIN.max(rounds))
     }
 }
 

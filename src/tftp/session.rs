@@ -1,8 +1,11 @@
-//! One transfer to a client.
+//! One transfer to a client; what is sent again in `losses`.
+
+mod losses;
 
 use std::ops::Range;
 use std::time::Instant;
 
+use self::losses::Gap;
 use super::block::Block;
 use super::options::{Asked, Granted};
 use super::packet::{Packet, Refusal};
@@ -51,6 +54,13 @@ pub enum Transmit {
 ///   blocks, which is all that such a client misses;
 /// - both again only after progress or a timeout. In lock-step a repeated ACK is never answered.
 ///
+/// **The end of a window.** When its last block is lost, or the ACK of all of it, no later block
+/// makes the client speak. A client that has acknowledged a whole window is therefore asked early,
+/// after some round trips instead of its timeout: first by the last block alone, which a client
+/// that has the others completes, and one that has not answers with a report of the gap; then by
+/// whole windows. That neither spends retries nor counts as a timeout. Never in lock-step, where
+/// some clients do not bear a block that comes twice.
+///
 /// **Waiting for the source.** While the client has all that could be sent, or the window is not
 /// yet full because the source has no more, the client owes no answer: no timer runs and nothing
 /// is sent again, until the source grows. (How long a source may take is the driver's to judge.)
@@ -83,19 +93,6 @@ pub struct Session {
     outcome: Option<Outcome>,
     /// The ERROR is still to be handed out.
     refusing: bool,
-}
-
-/// What became of the reports of the gap at `base`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Gap {
-    /// None yet.
-    Unreported,
-    /// The blocks from `base` on were sent as an answer to one.
-    Answered,
-    /// One will be answered when the round trip is over, unless there is progress.
-    Waiting,
-    /// One was answered late: no other is, for one timeout.
-    Spent,
 }
 
 /// Where the client cuts windows.
@@ -184,6 +181,9 @@ impl Session {
             self.answer_late(now);
         }
         if self.timer.deadline().is_none_or(|deadline| now < deadline) {
+            if self.probe_due().is_some_and(|due| now >= due) {
+                self.probe(now);
+            }
             return;
         }
         self.timeouts = self.timeouts.saturating_add(1);
@@ -245,12 +245,9 @@ impl Session {
         if self.outcome.is_some() {
             return None;
         }
-        let timer = self.timer.deadline();
-        if self.gap == Gap::Waiting {
-            let patience = self.patience_ends();
-            return Some(timer.map_or(patience, |timer| timer.min(patience)));
-        }
-        timer
+        let patience = (self.gap == Gap::Waiting).then(|| self.patience_ends());
+        let deadlines = [self.timer.deadline(), patience, self.probe_due()];
+        deadlines.into_iter().flatten().min()
     }
 
     /// How the transfer ended; `None` = it goes on.
@@ -356,51 +353,6 @@ impl Session {
         self.fill_window(now);
     }
 
-    /// The client acknowledged the block before the window again.
-    //= rfc1123#section-4.2.3.1
-    fn handle_repeated_ack(&mut self, now: Instant) {
-        if self.granted.windowsize == 1 || self.base == self.next {
-            return self.ignore();
-        }
-        let echo = self.base <= self.repeated || self.path.is_too_early(now - self.sent_at);
-        match self.gap {
-            Gap::Unreported if !echo && self.timer.spend_retry() => {
-                self.answer_gap(now);
-            }
-            Gap::Waiting => return self.ignore(),
-            Gap::Spent if now < self.sent_at + self.timer.interval() => return self.ignore(),
-            _ => self.gap = Gap::Waiting,
-        }
-        if self.gap == Gap::Waiting && now >= self.patience_ends() {
-            self.answer_late(now);
-        }
-    }
-
-    /// Sends a window from `base` on: the client dropped all it got of it and asks for it.
-    fn answer_gap(&mut self, now: Instant) {
-        self.go_back(now);
-        self.blind = false;
-        self.gap = Gap::Answered;
-    }
-
-    /// Sends a window from `base` on: the client seems to lack it, no progress followed.
-    fn answer_late(&mut self, now: Instant) {
-        self.gap = Gap::Spent;
-        if self.timer.spend_retry() {
-            self.go_back(now);
-            self.blind = true;
-        }
-    }
-
-    /// Hands everything from `base` on out again.
-    fn go_back(&mut self, now: Instant) {
-        self.retransmitted += self.cursor.saturating_sub(self.base);
-        self.repeated = self.next;
-        self.cursor = self.base;
-        self.sent_at = now;
-        self.fill_window(now);
-    }
-
     /// Adds what the window has room for and the source can give.
     fn fill_window(&mut self, now: Instant) {
         let room = if self.base == 0 {
@@ -426,23 +378,6 @@ impl Session {
     fn end(&self) -> u64 {
         let full = self.extent.len / u64::from(self.granted.blksize);
         full + 1 + u64::from(self.extent.complete)
-    }
-
-    /// An ACK inside the window may be caused by a block that arrived twice instead of a gap. On a
-    /// path that keeps the order, the client has all that was sent twice by then, unless we sent
-    /// it without being sure. An ACK that can not be about the answer to the gap before shows that
-    /// the path does not keep the order, or doubles packets.
-    fn is_echo(&mut self, index: u64, now: Instant) -> bool {
-        let repeated = index < self.repeated;
-        if repeated && !self.blind && self.path.is_too_early(now - self.sent_at) {
-            self.path.doubt();
-        }
-        self.path.is_doubted() || repeated && (self.blind || index + 1 == self.repeated)
-    }
-
-    /// When a gap report that may be an echo is answered, unless there is progress.
-    fn patience_ends(&self) -> Instant {
-        self.sent_at + self.path.patience().min(self.timer.interval())
     }
 
     /// Boot ROMs ask for the size first and abort with code 8 (EDK2) or 0 (UNDI) when the OACK

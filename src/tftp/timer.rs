@@ -15,6 +15,8 @@ pub(super) struct Timer {
     since: Instant,
     retries: u32,
     max_retries: u32,
+    /// Times the client was asked early since it acknowledged something new.
+    probes: u8,
     /// Seconds the client asked for, 0 = none.
     asked: u8,
     proven: bool,
@@ -28,6 +30,7 @@ impl Timer {
             since: now,
             retries: 0,
             max_retries: limits.max_retries,
+            probes: 0,
             asked: asked.unwrap_or(0),
             proven: false,
         }
@@ -39,8 +42,9 @@ impl Timer {
         self.due = Some(now + self.interval());
     }
 
-    /// The next resend is due one timeout from now.
+    /// The next resend is due one timeout from now, and nothing is asked early any more.
     pub(super) fn restart(&mut self, now: Instant) {
+        self.probes = PROBES;
         self.due = Some(now + self.interval());
     }
 
@@ -53,6 +57,7 @@ impl Timer {
     pub(super) fn prove(&mut self) {
         self.proven = true;
         self.retries = 0;
+        self.probes = 0;
     }
 
     pub(super) fn is_running(&self) -> bool {
@@ -86,6 +91,18 @@ impl Timer {
         left
     }
 
+    /// How often the client was asked early so far; `None` = it owes nothing, or its timeout is to
+    /// be waited for.
+    pub(super) fn probes(&self) -> Option<u8> {
+        (self.is_running() && self.probes < PROBES).then_some(self.probes)
+    }
+
+    /// The client is asked early; `true` = for the first time.
+    pub(super) fn spend_probe(&mut self) -> bool {
+        self.probes += 1;
+        self.probes == 1
+    }
+
     /// The timeout that holds: the server's own until the client is proven, for a forged request
     /// with a timeout of 255 s would hold its place for long.
     //= rfc2349#timeout-interval-option-specification
@@ -111,6 +128,9 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 /// Resends before the client is proven: a forged source address must not be hit with more than
 /// these and the first packet.
 const RETRIES_UNPROVEN: u32 = 3;
+/// Times that a client is asked early before its timeout is waited for, each after twice the time
+/// of the one before.
+const PROBES: u8 = 5;
 /// A client is given up after so many timeouts of its own without an answer.
 const SILENCE_TIMEOUTS: u32 = 6;
 /// No client may hold its place in silence for longer, whatever timeout it asked for.

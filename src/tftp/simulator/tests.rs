@@ -181,3 +181,30 @@ fn growing_source_is_followed_to_its_end() {
         }
     }
 }
+
+/// A client that says nothing about gaps: whatever is lost, only the server's timer mends it.
+#[test]
+fn losses_of_a_silent_client_are_mended_in_round_trips_not_in_timeouts() {
+    for (loss, windowsize, allowed) in [(10, 16, 3), (10, 64, 3), (50, 16, 20)] {
+        let len = 4 << 20;
+        let mut took = Vec::new();
+        for seed in 0..5 {
+            let mut client = Client::new(1468, windowsize, Habit::Never);
+            client.timeout = Duration::from_secs(60);
+            let patience = client.timeout;
+            let mut world = World::new(len, client);
+            world.to_client.loss = loss;
+            world.random = Random::new(seed);
+            let ending = world.run();
+            assert_whole(&ending, len, &format!("{loss} of 1000, {windowsize}"));
+            // At last the client waits for what could still come.
+            took.push(ending.took - patience);
+        }
+        took.sort_unstable();
+        let median = took[2];
+        assert!(
+            median < Duration::from_secs(allowed),
+            "{loss} of 1000 lost, windowsize {windowsize}: {median:?}"
+        );
+    }
+}
