@@ -7,6 +7,7 @@ pub mod broker;
 pub mod channel;
 pub mod control;
 pub mod fetch;
+pub mod inbox;
 pub mod link;
 pub mod lockdown;
 pub mod net;

@@ -1,7 +1,8 @@
 //! The messages between broker and worker, and their encoding.
 //!
-//! One bincode value is one SEQPACKET datagram of at most [`MAX_MESSAGE`] bytes; every byte of it
-//! must belong to the value. bincode is used here and nowhere else.
+//! A message is one bincode value. A SEQPACKET datagram of at most [`MAX_MESSAGE`] bytes is one of
+//! them, or several between broker and worker ([`crate::inbox`]); every byte of it must belong to a
+//! value. bincode is used here and nowhere else.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
@@ -294,6 +295,8 @@ pub enum Error {
     Malformed,
     /// Bytes after the value.
     Trailing,
+    /// More or fewer descriptors than belong to it.
+    Descriptors,
 }
 
 impl std::fmt::Display for Error {
@@ -302,6 +305,7 @@ impl std::fmt::Display for Error {
             Self::TooLong => "message too long",
             Self::Malformed => "malformed message",
             Self::Trailing => "bytes after the message",
+            Self::Descriptors => "wrong number of descriptors",
         })
     }
 }
@@ -325,17 +329,41 @@ pub fn encode<'b, M: Encode>(message: &M, buffer: &'b mut [u8]) -> Result<&'b [u
 /// # Errors
 /// Anything but exactly one value.
 pub fn decode<M: Decode<()>, const LIMIT: usize>(datagram: &[u8]) -> Result<M, Error> {
+    match decode_first::<M, LIMIT>(datagram)? {
+        (message, []) => Ok(message),
+        _ => Err(Error::Trailing),
+    }
+}
+
+/// Decodes a datagram of several messages, with the same limit for all of it. Nothing follows an
+/// error.
+pub fn messages<M: Decode<()>, const LIMIT: usize>(
+    mut datagram: &[u8],
+) -> impl Iterator<Item = Result<M, Error>> {
+    let mut is_over = false;
+    std::iter::from_fn(move || {
+        if is_over {
+            return None;
+        }
+        let first = decode_first::<M, LIMIT>(datagram).map(|(message, rest)| {
+            datagram = rest;
+            message
+        });
+        is_over = first.is_err() || datagram.is_empty();
+        Some(first)
+    })
+}
+
+/// The first message of a datagram, and what follows it.
+fn decode_first<M: Decode<()>, const LIMIT: usize>(datagram: &[u8]) -> Result<(M, &[u8]), Error> {
     if datagram.len() > LIMIT {
         return Err(Error::TooLong);
     }
     let config = bincode::config::standard().with_limit::<LIMIT>();
     let (message, used) =
         bincode::decode_from_slice(datagram, config).map_err(|_| Error::Malformed)?;
-    if used == datagram.len() {
-        Ok(message)
-    } else {
-        Err(Error::Trailing)
-    }
+    let rest = datagram.get(used..).ok_or(Error::Malformed)?;
+    Ok((message, rest))
 }
 
 /// An IPv6 socket address without flow information.
@@ -344,7 +372,7 @@ fn v6(ip: Ipv6Addr, port: u16, scope: u32) -> SocketAddrV6 {
 }
 
 /// Raised by hand when the meaning of a message changes and its form does not.
-const PROTOCOL: u64 = 1;
+const PROTOCOL: u64 = 2;
 
 /// Names the sources that define the protocol: equal in two binaries only when they were built
 /// from the same version of these files.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recvmsg};
 use r_tftpd_broker::channel::{Channel, ReceiveError};
+use r_tftpd_broker::inbox::Inbox;
 use r_tftpd_broker::wire::{self, Hello, MAX_MESSAGE, ToBroker, ToWorker};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
@@ -28,9 +29,10 @@ const PAUSE: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub(crate) struct Link {
     channel: AsyncFd<Channel>,
-    /// What the channel had no room for. Bounded by the broker's limit of outstanding requests,
-    /// of which each causes at most five messages and one for its job.
-    queue: RefCell<VecDeque<Box<[u8]>>>,
+    /// Datagrams to be sent, the last one with room for further messages: those of one turn go
+    /// together. Bounded by the broker's limit of outstanding requests, of which each causes at
+    /// most five messages and one for its job.
+    queue: RefCell<VecDeque<Vec<u8>>>,
     queued: Notify,
 }
 
@@ -74,7 +76,8 @@ impl Link {
         })
     }
 
-    /// Sends a message now, or after those that wait already. Failures end [`Link::flush`].
+    /// Sends a message in this turn, or after those that wait already. Failures end
+    /// [`Link::flush`].
     pub(crate) fn send(&self, message: &ToBroker) {
         let mut buffer = [0; MAX_MESSAGE];
         let Ok(bytes) = wire::encode(message, &mut buffer) else {
@@ -83,10 +86,11 @@ impl Link {
             return;
         };
         let mut queue = self.queue.borrow_mut();
-        if !queue.is_empty() || self.channel.get_ref().send(bytes).is_err() {
-            queue.push_back(bytes.into());
-            self.queued.notify_one();
+        match queue.back_mut() {
+            Some(last) if last.len() + bytes.len() <= MAX_MESSAGE => last.extend_from_slice(bytes),
+            _ => queue.push_back(bytes.to_vec()),
         }
+        self.queued.notify_one();
     }
 
     /// Sends what waits, whenever there is something, and returns when the channel fails.
@@ -101,6 +105,12 @@ impl Link {
                 }
             }
         }
+    }
+
+    /// Sends what waits, as far as there is room now: the last words.
+    pub(crate) fn send_last(&self) {
+        // A broker that does not read them takes our end for an answer.
+        let _ = self.send_queued();
     }
 
     fn send_queued(&self) -> io::Result<()> {
@@ -122,16 +132,17 @@ impl Link {
         recvmsg::<()>(channel, &mut parts, None, flags).is_err_and(|error| error == Errno::EAGAIN)
     }
 
-    /// Gives each message of the broker, with its descriptors, to `handle`, and returns when the
+    /// Gives each message of the broker, with its descriptor, to `handle`, and returns when the
     /// channel fails or `handle` refuses one. The first message must be the broker's hello.
     pub(crate) async fn receive(
         &self,
-        mut handle: impl FnMut(ToWorker, Vec<OwnedFd>) -> Result<(), Error>,
+        mut handle: impl FnMut(ToWorker, Option<OwnedFd>) -> Result<(), Error>,
     ) -> Error {
         let mut greeted = false;
         let mut buffer = vec![0; MAX_MESSAGE + 1];
-        let mut take = |message, descriptors: Vec<OwnedFd>| match message {
-            ToWorker::Hello(hello) if !greeted && descriptors.is_empty() => {
+        let mut inbox = Inbox::default();
+        let mut take = |message, descriptor| match message {
+            ToWorker::Hello(hello) if !greeted => {
                 greeted = true;
                 if hello == Hello::OURS {
                     Ok(())
@@ -141,27 +152,31 @@ impl Link {
             }
             ToWorker::Hello(_) => Err(Error::Violation("a second hello")),
             _ if !greeted => Err(Error::Violation("no hello")),
-            message => handle(message, descriptors),
+            message => handle(message, descriptor),
         };
         loop {
             let mut guard = match self.channel.readable().await {
                 Ok(guard) => guard,
                 Err(error) => return Error::Receive(ReceiveError::Io(error)),
             };
-            for _ in 0..BATCH {
-                let taken = match guard.get_inner().receive_with(&mut buffer) {
-                    Ok(datagram) => match wire::decode::<_, MAX_MESSAGE>(datagram.bytes) {
-                        Ok(message) => take(message, datagram.descriptors),
-                        Err(error) => Err(Error::Wire(error)),
-                    },
+            let mut taken = 0;
+            while taken < BATCH {
+                let filled = match guard.get_inner().receive_with(&mut buffer) {
+                    Ok(datagram) => inbox.fill(datagram.bytes, datagram.descriptors),
                     Err(ReceiveError::WouldBlock) => {
                         guard.clear_ready();
                         break;
                     }
-                    Err(error) => Err(Error::Receive(error)),
+                    Err(error) => return Error::Receive(error),
                 };
-                if let Err(error) = taken {
-                    return error;
+                if let Err(error) = filled {
+                    return Error::Wire(error);
+                }
+                while let Some((message, descriptor)) = inbox.pop() {
+                    if let Err(error) = take(message, descriptor) {
+                        return error;
+                    }
+                    taken += 1;
                 }
             }
             drop(guard);

@@ -148,10 +148,13 @@ async fn serve(settings: WorkerStart, control: Channel, broker: Channel, facts: 
             Ok(()) => return 0,
             Err(error) => error.into(),
         },
-        () = server.drained() => return 0,
+        () = server.drained() => {
+            server.link.send_last();
+            return 0;
+        }
         never = server.proxy.expire(&server.link) => match never {},
         error = server.link.flush() => error.into(),
-        error = server.link.receive(|message, descriptors| server.handle(message, descriptors)) => {
+        error = server.link.receive(|message, descriptor| server.handle(message, descriptor)) => {
             error.into()
         }
     };

@@ -108,13 +108,10 @@ impl Server {
     pub(crate) fn handle(
         self: &Rc<Self>,
         message: ToWorker,
-        descriptors: Vec<OwnedFd>,
+        descriptor: Option<OwnedFd>,
     ) -> Result<(), link::Error> {
-        let mut descriptors = descriptors.into_iter();
-        match (message, descriptors.next(), descriptors.next()) {
-            (ToWorker::Request(request), Some(socket), None) => {
-                self.handle_request(&request, socket)
-            }
+        match (message, descriptor) {
+            (ToWorker::Request(request), Some(socket)) => self.handle_request(&request, socket),
             (
                 ToWorker::File {
                     id,
@@ -122,7 +119,6 @@ impl Server {
                     in_memory,
                 },
                 Some(file),
-                None,
             ) => {
                 let ticket = self.asked(id, Phase::Opening)?;
                 let source = Source::new(file, size, in_memory);
@@ -131,24 +127,24 @@ impl Server {
                 });
                 Ok(())
             }
-            (ToWorker::Scratch { id }, Some(scratch), None) => {
+            (ToWorker::Scratch { id }, Some(scratch)) => {
                 self.asked(id, Phase::AwaitingScratch)?
                     .give_scratch(Ok(scratch));
                 Ok(())
             }
-            (ToWorker::Missing { id }, None, None) => {
+            (ToWorker::Missing { id }, None) => {
                 let ticket = self.asked(id, Phase::Opening)?;
                 let outcome = Outcome::Refused(Refusal::Missing);
                 self.refuse(&ticket, Refusal::Missing, End::Protocol(outcome));
                 Ok(())
             }
-            (ToWorker::Denied { id, reason }, None, None) => self.handle_denied(id, reason),
-            (ToWorker::Link { id, link }, None, None) => self.handle_link(id, link),
-            (ToWorker::Fetching { id, job, in_memory }, Some(file), None) => self
+            (ToWorker::Denied { id, reason }, None) => self.handle_denied(id, reason),
+            (ToWorker::Link { id, link }, None) => self.handle_link(id, link),
+            (ToWorker::Fetching { id, job, in_memory }, Some(file)) => self
                 .proxy
                 .handle_granted(&self.link, id, job, file, in_memory),
-            (message, None, None) => self.proxy.handle(&self.link, message),
-            _ => Err(link::Error::Violation("wrong number of descriptors")),
+            (message, None) => self.proxy.handle(&self.link, message),
+            (_, Some(_)) => Err(link::Error::Violation("wrong number of descriptors")),
         }
     }
 

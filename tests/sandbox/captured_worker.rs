@@ -1,5 +1,6 @@
 //! In the worker's place: its start, its descriptors, its lock-down, and then an attacker.
 
+use std::cell::Cell;
 use std::os::fd::OwnedFd;
 use std::process::{ExitCode, exit};
 use std::rc::Rc;
@@ -9,6 +10,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use r_tftpd::worker::sandbox;
 use r_tftpd_broker::channel::{Channel, Datagram};
 use r_tftpd_broker::control::{self, Counts, Order, Report};
+use r_tftpd_broker::inbox::Inbox;
 use r_tftpd_broker::settings::WorkerStart;
 use r_tftpd_broker::start;
 use r_tftpd_broker::wire::{self, Hello, MAX_MESSAGE, Request, ToBroker, ToWorker};
@@ -219,10 +221,20 @@ pub(crate) fn send(broker: &Channel, message: &ToBroker) {
     let _ = broker.send(bytes);
 }
 
+thread_local! {
+    /// What came with the last message.
+    static INBOX: Cell<Inbox<ToWorker>> = Cell::default();
+}
+
 /// The next message of the broker with its descriptor; `None` when it is gone.
 pub(crate) fn receive(broker: &Channel) -> Option<(ToWorker, Option<OwnedFd>)> {
-    let mut buffer = [0; MAX_MESSAGE + 1];
-    let Datagram { bytes, descriptors } = broker.receive_with(&mut buffer).ok()?;
-    let message = wire::decode::<_, MAX_MESSAGE>(bytes).unwrap();
-    Some((message, descriptors.into_iter().next()))
+    let mut inbox = INBOX.take();
+    if inbox.is_empty() {
+        let mut buffer = [0; MAX_MESSAGE + 1];
+        let Datagram { bytes, descriptors } = broker.receive_with(&mut buffer).ok()?;
+        inbox.fill(bytes, descriptors).unwrap();
+    }
+    let next = inbox.pop();
+    INBOX.set(inbox);
+    next
 }

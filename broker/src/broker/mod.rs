@@ -22,6 +22,7 @@ use self::requests::{Requests, Violation};
 use self::resolve::{Helpers, Resolver, Support};
 use crate::channel::{Channel, ReceiveError};
 use crate::control::{Facts, Report};
+use crate::inbox::Inbox;
 use crate::link::BadLink;
 use crate::lockdown;
 use crate::settings::{BrokerStart, LogSettings};
@@ -102,6 +103,7 @@ fn start(start_log: fn(&LogSettings)) -> Result<Broker, Error> {
     };
     let mut broker = Broker::new(settings, places);
     broker.send(ToWorker::Hello(Hello::OURS), None)?;
+    broker.flush()?;
     // 10. The supervisor says when to begin.
     let openat2 = broker.resolver.support() != Support::Walk;
     broker.report(Report::Ready(Facts { openat2, ..facts }))?;
@@ -122,6 +124,7 @@ struct Places {
 struct Broker {
     control: Channel,
     worker: Channel,
+    inbox: Inbox<ToBroker>,
     outbox: Outbox,
     /// Empty once retired.
     listeners: Vec<OwnedFd>,
@@ -167,6 +170,7 @@ impl Broker {
         Self {
             control: places.control,
             worker: places.worker,
+            inbox: Inbox::default(),
             outbox: Outbox::new(),
             listeners: places.listeners,
             receiver: Receiver::new(),
@@ -224,19 +228,15 @@ impl Broker {
         Ok(())
     }
 
+    /// Says something to the worker, in this turn.
     fn send(&mut self, message: ToWorker, descriptor: Option<OwnedFd>) -> Result<(), Error> {
-        self.outbox.put(message, descriptor);
-        self.flush()
+        self.outbox
+            .put(&message, descriptor, &self.worker)
+            .map_err(not_sent)
     }
 
     fn flush(&mut self) -> Result<(), Error> {
-        self.outbox.flush(&self.worker).map_err(|error| {
-            if outbox::is_gone(&error) {
-                Error::Worker(ReceiveError::Closed)
-            } else {
-                Error::System("sendmsg", error)
-            }
-        })
+        self.outbox.flush(&self.worker).map_err(not_sent)
     }
 
     fn report(&self, report: Report) -> Result<(), Error> {
@@ -304,6 +304,15 @@ impl From<Violation> for Error {
 impl From<lockdown::Error> for Error {
     fn from(error: lockdown::Error) -> Self {
         Self::Lockdown(error)
+    }
+}
+
+/// The worker is gone, or the system failed.
+fn not_sent(error: io::Error) -> Error {
+    if outbox::is_gone(&error) {
+        Error::Worker(ReceiveError::Closed)
+    } else {
+        Error::System("sendmsg", error)
     }
 }
 

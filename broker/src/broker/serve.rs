@@ -18,7 +18,7 @@ use super::requests::Requests;
 use super::{Broker, Error, Phase, system};
 use crate::channel::{Channel, Datagram, ReceiveError};
 use crate::control::{Counts, Order, Report, SIZE};
-use crate::wire::{self, MAX_MESSAGE, Request, ToBroker, ToWorker};
+use crate::wire::{MAX_MESSAGE, Request, ToWorker};
 
 /// Messages of the worker or the fetcher taken in one go: then others have their turn.
 pub(super) const MESSAGES: usize = 64;
@@ -88,7 +88,10 @@ impl Broker {
             }
             // What is left of a batch since the outbox was full.
             self.hand_on(now)?;
-            if self.phase == Phase::Retiring && !self.outbox.is_blocked() {
+            if self.phase == Phase::Retiring {
+                self.flush()?;
+            }
+            if self.phase == Phase::Retiring && self.outbox.is_empty() {
                 // Only now: from here on the worker may end when it has nothing left to do.
                 self.phase = Phase::Retired;
                 self.report(Report::Retired)?;
@@ -100,12 +103,16 @@ impl Broker {
             }
             // The channel has room and yet takes nothing: too many descriptors on their way.
             resting.orders = (ready.orders || resting.orders) && self.has_orders();
-            if ready.worker {
+            if ready.worker || !self.inbox.is_empty() {
                 self.messages(now)?;
             }
             resting.listeners = self.receive(&ready.listeners, now)?;
-            // Last: each step above can find that the fetcher is gone.
+            // After all that can find that the fetcher is gone.
             self.relay_lost()?;
+            // Last: all that was said in this turn.
+            if !self.outbox.is_blocked() {
+                self.flush()?;
+            }
         }
     }
 
@@ -140,7 +147,11 @@ impl Broker {
             }
         }
         let is_resting = resting.outbox || resting.orders || resting.listeners;
-        let timeout = is_resting.then(|| TimeSpec::from_duration(PAUSE));
+        let timeout = match (is_blocked, self.inbox.is_empty()) {
+            // Messages wait that could be answered: only a look at the rest.
+            (false, false) => Some(TimeSpec::from_duration(Duration::ZERO)),
+            _ => is_resting.then(|| TimeSpec::from_duration(PAUSE)),
+        };
         match ppoll(&mut places, timeout, None) {
             Ok(_) => (),
             Err(Errno::EINTR) => return Ok(Ready::default()),
@@ -223,13 +234,16 @@ impl Broker {
             if self.outbox.is_blocked() {
                 break;
             }
-            let bytes = match self.worker.receive(&mut buffer) {
-                Err(ReceiveError::WouldBlock) => break,
-                result => result.map_err(Error::Worker)?,
-            };
-            let message: ToBroker =
-                wire::decode::<_, MAX_MESSAGE>(bytes).map_err(Error::Message)?;
-            self.answer(message, now)?;
+            if self.inbox.is_empty() {
+                let bytes = match self.worker.receive(&mut buffer) {
+                    Err(ReceiveError::WouldBlock) => break,
+                    result => result.map_err(Error::Worker)?,
+                };
+                self.inbox.fill(bytes, Vec::new()).map_err(Error::Message)?;
+            }
+            if let Some((message, _)) = self.inbox.pop() {
+                self.answer(message, now)?;
+            }
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! The broker's process, and the ends of everything it holds.
 
+use std::cell::RefCell;
 use std::fs::{self, File, Permissions};
 use std::io::Read;
 use std::net::{SocketAddr, UdpSocket};
@@ -15,11 +16,12 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use nix::unistd::geteuid;
 use r_tftpd_broker::channel::{Channel, ReceiveError};
 use r_tftpd_broker::control::{Counts, Facts, Order, Report, SIZE};
+use r_tftpd_broker::inbox::Inbox;
 use r_tftpd_broker::lockdown::{self, Calls, Threads};
 use r_tftpd_broker::settings::{
     BrokerStart, LogFormat, LogSettings, MAX_START, ProxyStart, Sandbox,
 };
-use r_tftpd_broker::wire::{Hello, MAX_MESSAGE, Request, ToBroker, ToWorker, decode, encode};
+use r_tftpd_broker::wire::{Hello, MAX_MESSAGE, Request, ToBroker, ToWorker, encode};
 
 use crate::{BROKER, NOBODY, OPEN_FILES};
 
@@ -29,6 +31,8 @@ pub(crate) struct Rig {
     pub(crate) child: Child,
     pub(crate) supervisor: Channel,
     pub(crate) worker: Channel,
+    /// What came with the last message.
+    inbox: RefCell<Inbox<ToWorker>>,
     pub(crate) listener: UdpSocket,
     pub(crate) facts: Facts,
 }
@@ -82,6 +86,7 @@ impl Rig {
             child,
             supervisor,
             worker,
+            inbox: RefCell::default(),
             listener,
             facts,
         };
@@ -125,11 +130,13 @@ impl Rig {
 
     pub(crate) fn hear(&self) -> (ToWorker, Vec<OwnedFd>) {
         let mut buffer = [0; MAX_MESSAGE];
-        let datagram = self.worker.receive_with(&mut buffer).unwrap();
-        (
-            decode::<_, MAX_MESSAGE>(datagram.bytes).unwrap(),
-            datagram.descriptors,
-        )
+        let mut inbox = self.inbox.borrow_mut();
+        if inbox.is_empty() {
+            let datagram = self.worker.receive_with(&mut buffer).unwrap();
+            inbox.fill(datagram.bytes, datagram.descriptors).unwrap();
+        }
+        let (message, descriptor) = inbox.pop().unwrap();
+        (message, descriptor.into_iter().collect())
     }
 
     /// Sends a request; what the worker gets of it, and the client.

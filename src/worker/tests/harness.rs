@@ -1,5 +1,6 @@
 //! A whole worker but for its sandbox, with the test as its broker, its supervisor and its clients.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::Write;
 use std::net::{SocketAddr, UdpSocket};
@@ -11,6 +12,7 @@ use nix::sys::socket::{setsockopt, sockopt::ReceiveTimeout};
 use nix::sys::time::{TimeVal, TimeValLike};
 use r_tftpd_broker::channel::Channel;
 use r_tftpd_broker::control::{self, Counts, Facts, Order, Report};
+use r_tftpd_broker::inbox::Inbox;
 use r_tftpd_broker::settings::{CacheStart, LogFormat, LogSettings, Sandbox, WorkerStart};
 use r_tftpd_broker::wire::{self, Hello, MAX_MESSAGE, ToBroker, ToWorker};
 use tokio::task::LocalSet;
@@ -24,6 +26,8 @@ pub(super) struct Worker {
     pub(super) broker: Option<Channel>,
     control: Channel,
     thread: JoinHandle<i32>,
+    /// What came with the last message.
+    inbox: RefCell<Inbox<ToBroker>>,
     last_id: u64,
 }
 
@@ -79,6 +83,7 @@ impl Worker {
             broker: Some(broker),
             control,
             thread,
+            inbox: RefCell::default(),
             last_id: 0,
         };
         assert_eq!(worker.report(), Report::Ready(Facts::default()));
@@ -103,8 +108,12 @@ impl Worker {
     /// The next message to the broker.
     pub(super) fn told(&self) -> ToBroker {
         let mut buffer = [0; MAX_MESSAGE];
-        let bytes = self.broker.as_ref().unwrap().receive(&mut buffer).unwrap();
-        wire::decode::<_, MAX_MESSAGE>(bytes).unwrap()
+        let mut inbox = self.inbox.borrow_mut();
+        if inbox.is_empty() {
+            let bytes = self.broker.as_ref().unwrap().receive(&mut buffer).unwrap();
+            inbox.fill(bytes, Vec::new()).unwrap();
+        }
+        inbox.pop().unwrap().0
     }
 
     /// Hands on a request of `client`, with its reply socket.

@@ -1,5 +1,6 @@
 //! The broker without its sandbox, between a supervisor, a worker and clients played by the test.
 
+use std::cell::RefCell;
 use std::fs;
 use std::io::Read;
 use std::net::{SocketAddr, UdpSocket};
@@ -17,8 +18,9 @@ use super::resolve::{Helpers, Resolver};
 use super::{Broker, Error, Places};
 use crate::channel::{Channel, ReceiveError};
 use crate::control::{Counts, Order, Report, SIZE};
+use crate::inbox::Inbox;
 use crate::settings::{BrokerStart, LogFormat, LogSettings, Sandbox};
-use crate::wire::{Hello, MAX_MESSAGE, Request, ToBroker, ToWorker, decode, encode};
+use crate::wire::{Hello, MAX_MESSAGE, Request, ToBroker, ToWorker, encode};
 
 mod listening;
 mod proxying;
@@ -32,6 +34,8 @@ const DEADLINE_S: i64 = 20;
 struct Rig {
     supervisor: Channel,
     worker: Channel,
+    /// What came with the last message.
+    inbox: RefCell<Inbox<ToWorker>>,
     listener: UdpSocket,
     root: PathBuf,
     broker: Option<JoinHandle<Result<(), Error>>>,
@@ -127,6 +131,7 @@ impl Rig {
         Self {
             supervisor,
             worker,
+            inbox: RefCell::default(),
             listener,
             root,
             broker,
@@ -163,11 +168,13 @@ impl Rig {
 
     fn hear(&self) -> (ToWorker, Vec<OwnedFd>) {
         let mut buffer = [0; MAX_MESSAGE];
-        let datagram = self.worker.receive_with(&mut buffer).unwrap();
-        (
-            decode::<_, MAX_MESSAGE>(datagram.bytes).unwrap(),
-            datagram.descriptors,
-        )
+        let mut inbox = self.inbox.borrow_mut();
+        if inbox.is_empty() {
+            let datagram = self.worker.receive_with(&mut buffer).unwrap();
+            inbox.fill(datagram.bytes, datagram.descriptors).unwrap();
+        }
+        let (message, descriptor) = inbox.pop().unwrap();
+        (message, descriptor.into_iter().collect())
     }
 
     /// The next request that the worker gets.

@@ -9,7 +9,7 @@ use super::super::requests::Violation;
 use super::*;
 use crate::fetch::{Failure, Fetch, FromFetcher, Head, MAX_VALIDATOR, ToFetcher, Validators};
 use crate::settings::ProxyStart;
-use crate::wire::{Denial, LinkInfo};
+use crate::wire::{Denial, LinkInfo, decode};
 
 /// The test's end of the channel between broker and fetcher.
 struct Fetcher(Channel);

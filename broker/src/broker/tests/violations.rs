@@ -125,9 +125,10 @@ fn what_is_no_message_ends_the_broker() {
     assert_ends!(
         |rig, id| {
             let id = u8::try_from(id).unwrap();
+            // A message, and something behind it that is none.
             rig.worker.send(&[3, id, 0]).unwrap();
         },
-        Error::Message(wire::Error::Trailing)
+        Error::Message(wire::Error::Malformed)
     );
     assert_ends!(
         |rig, _| rig.worker.send(&[0; MAX_MESSAGE + 1]).unwrap(),
@@ -188,15 +189,17 @@ fn the_end_of_the_worker_is_the_end_of_the_broker() {
 fn a_worker_that_does_not_read_stops_nothing_but_its_own_requests_and_loses_none() {
     let rig = Rig::new();
     let client = client("127.0.0.1:0");
-    let all = 600_u64;
+    // Long ones, of which few go together: the channel is full before the listener would be.
+    let all = 280_u64;
+    let request = [b"\0\x01", &[b'x'; 1000][..], b"\0octet\0"].concat();
     for _ in 0..all {
-        client.send_to(RRQ, rig.address()).unwrap();
+        client.send_to(&request, rig.address()).unwrap();
     }
     // Far fewer are taken in than were sent, and the supervisor is heard all the time.
     let mut taken = rig.counts().requests;
     loop {
         let now = rig.counts().requests;
-        if now > 100 && now == taken {
+        if now > 50 && now == taken {
             break;
         }
         taken = now;
@@ -243,11 +246,13 @@ fn a_worker_that_asks_and_does_not_read_is_not_heard_any_more() {
         nix::poll::PollFlags::POLLIN,
     )];
     while answered < asked {
-        assert_eq!(
-            nix::poll::poll(&mut place, 20_000_u16),
-            Ok(1),
-            "{answered} of {asked}"
-        );
+        if rig.inbox.borrow().is_empty() {
+            assert_eq!(
+                nix::poll::poll(&mut place, 20_000_u16),
+                Ok(1),
+                "{answered} of {asked}"
+            );
+        }
         assert!(matches!(rig.hear().0, ToWorker::File { .. }));
         answered += 1;
     }

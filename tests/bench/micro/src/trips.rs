@@ -1,6 +1,7 @@
 //! Requests through the real broker, sandboxed as in production: from the client's datagram until
 //! the worker, played here, has the reply socket and the file.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::UdpSocket;
 use std::os::fd::{AsFd, OwnedFd};
@@ -10,8 +11,9 @@ use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::TimeVal;
 use r_tftpd_broker::channel::Channel;
 use r_tftpd_broker::control::{Order, Report, SIZE};
+use r_tftpd_broker::inbox::Inbox;
 use r_tftpd_broker::settings::{BrokerStart, LogFormat, LogSettings, MAX_START, Sandbox};
-use r_tftpd_broker::wire::{Hello, MAX_MESSAGE, ToBroker, ToWorker, decode, encode};
+use r_tftpd_broker::wire::{Hello, MAX_MESSAGE, ToBroker, ToWorker, encode};
 
 use crate::measure::Bench;
 use crate::processes::{Directory, Process, Role, own_processor_time};
@@ -72,6 +74,8 @@ impl std::fmt::Display for Trips {
 struct Rig {
     broker: Process,
     worker: Channel,
+    /// What came with the last message.
+    inbox: RefCell<Inbox<ToWorker>>,
     listener: UdpSocket,
     clients: Vec<UdpSocket>,
 }
@@ -97,6 +101,7 @@ impl Rig {
         let rig = Self {
             broker,
             worker,
+            inbox: RefCell::default(),
             listener,
             clients: Vec::new(),
         };
@@ -185,10 +190,16 @@ impl Rig {
     }
 
     fn hear(&self) -> (ToWorker, Vec<OwnedFd>) {
-        let mut buffer = [0; MAX_MESSAGE];
-        let datagram = self.worker.receive_with(&mut buffer).expect("the broker");
-        let message = decode::<_, MAX_MESSAGE>(datagram.bytes).expect("a message");
-        (message, datagram.descriptors)
+        let mut inbox = self.inbox.borrow_mut();
+        if inbox.is_empty() {
+            let mut buffer = [0; MAX_MESSAGE];
+            let datagram = self.worker.receive_with(&mut buffer).expect("the broker");
+            inbox
+                .fill(datagram.bytes, datagram.descriptors)
+                .expect("messages");
+        }
+        let (message, descriptor) = inbox.pop().expect("a message");
+        (message, descriptor.into_iter().collect())
     }
 }
 
