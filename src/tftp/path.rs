@@ -47,13 +47,19 @@ impl Path {
 
     /// Time after which an ACK of all that was sent is overdue.
     pub(super) fn patience(&self) -> Duration {
-        self.rounds().unwrap_or(PATIENCE_UNKNOWN)
+        self.rounds(2)
+            .map_or(PATIENCE_UNKNOWN, |rounds| PATIENCE_MIN.max(rounds))
     }
 
-    /// The same; none while no whole window was acknowledged.
-    pub(super) fn rounds(&self) -> Option<Duration> {
-        let rounds = Duration::from_micros(self.round.into()) * 2;
-        (self.round > 0).then(|| PATIENCE_MIN.max(rounds))
+    /// Time after which a client that says nothing is asked; none while no whole window was
+    /// acknowledged.
+    pub(super) fn silence(&self) -> Option<Duration> {
+        self.rounds(4).map(|rounds| SILENCE_MIN.max(rounds))
+    }
+
+    fn rounds(&self, count: u32) -> Option<Duration> {
+        let round = Duration::from_micros(self.round.into());
+        (self.round > 0).then_some(round * count)
     }
 }
 
@@ -67,4 +73,6 @@ const DOUBT: u8 = 8;
 /// Patience while no window has arrived yet.
 const PATIENCE_UNKNOWN: Duration = Duration::from_millis(100);
 /// Shortest patience: below this a round trip says more about scheduling than about the path.
-const PATIENCE_MIN: Duration = Duration::from_millis(10);
+const PATIENCE_MIN: Duration = Duration::from_millis(3);
+/// Shortest silence: clients that write to a slow disk now and then take that long.
+const SILENCE_MIN: Duration = Duration::from_millis(20);

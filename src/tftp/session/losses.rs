@@ -57,8 +57,11 @@ impl Session {
     /// When the client is asked early what it lacks; `None` = its timeout is waited for.
     pub(super) fn probe_due(&self) -> Option<Instant> {
         let spent = self.timer.probes()?;
-        let rounds = self.path.rounds().filter(|_| self.granted.windowsize > 1)?;
-        Some(self.sent_at + rounds * 2 * (1 << spent))
+        let silence = self
+            .path
+            .silence()
+            .filter(|_| self.granted.windowsize > 1)?;
+        Some(self.sent_at + silence * (1 << spent))
     }
 
     /// Asks the client early what it lacks.
