@@ -1,185 +1,220 @@
 """Runs our server and its peers one at a time, interleaved, and prints medians and ratios.
 
-bench.py PROGRAMS PEERS [--short]: the directory of r-tftpd and r-tftpd-bench, and that of the peers'
-programs. Needs root and a network namespace of its own: `tests/bench/run.sh` makes both.
+Started by run.sh, which builds everything and makes a network namespace; see README.md.
 """
 
+import argparse
 import json
 import os
+import platform
 import shutil
-import signal
-import socket
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
+from xml.etree import ElementTree
 
-PROGRAMS, PEERS = map(os.path.abspath, sys.argv[1:3])
-SHORT = "--short" in sys.argv
-ROUNDS = 1 if SHORT else 3
-LIMIT = 10 if SHORT else 60  # seconds for one measurement
-HOST = "127.0.0.1"
-TICKS = os.sysconf("SC_CLK_TCK")
+import plot
+import report
+import targets
+from measure import CLIENT_CORES, SERVER_CORES, Bench, Unusable, descriptors
+from scenarios import PLOTTED, SCENARIOS, plotted, shortened
+from servers import all_servers
 
-# Name, bytes of the file, sessions, blksize, windowsize.
-MIB = 1 << 20
-SCENARIOS = (
-    ("single 1468/64", 64 * MIB, 1, 1468, 64),
-    ("single 1468/16", 64 * MIB, 1, 1468, 16),
-    ("lock-step 512", 16 * MIB, 1, 512, 1),
-    ("lock-step 1468", 32 * MIB, 1, 1468, 1),
-    ("64 at once 1468/16", 16 * MIB, 64, 1468, 16),
-    ("2000 at once 1468/8", 1 * MIB, 2000, 1468, 8),
-)
-if SHORT:
-    SCENARIOS = (
-        ("single 1468/64", 4 * MIB, 1, 1468, 64),
-        ("lock-step 512", MIB, 1, 512, 1),
-        ("50 at once 1468/8", MIB // 4, 50, 1468, 8),
-    )
-
-
-def servers(root):
-    """The command of each server and the port it listens on."""
-    peer = lambda name: os.path.join(PEERS, name)
-    return {
-        "r-tftpd": (
-            [f"{PROGRAMS}/r-tftpd", "--root", root, "--listen", HOST, "--port", "6900",
-             "--max-per-client", "65536", "-L", "compact"], 6900),
-        "tftpd-hpa": (
-            [peer("in.tftpd"), "-L", "-a", f"{HOST}:6901", "-s", "-u", "nobody", root], 6901),
-        "atftpd": (
-            [peer("atftpd"), "--daemon", "--no-fork", "--port", "6902", "--bind-address", HOST,
-             "--maxthread", "4096", "--user", "nobody", "--group", "nogroup", "--logfile",
-             "/dev/null", "--verbose=0", root], 6902),
-        "dnsmasq": (
-            [peer("dnsmasq"), "--keep-in-foreground", "--conf-file=/dev/null", "--port=0",
-             "--enable-tftp", f"--tftp-root={root}", "--tftp-max=4096", "--quiet-tftp",
-             f"--listen-address={HOST}", "--bind-interfaces", "--user=nobody", "--pid-file"], 69),
-    }
-
-
-def pinned(core, command):
-    """On a core of its own, where there are two."""
-    return ["taskset", "-c", str(core), *command] if os.cpu_count() > 1 else command
-
-
-def family(pid):
-    """A process and all below it."""
-    children = {}
-    for entry in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{entry}/stat") as file:
-                rest = file.read().rsplit(")", 1)[1].split()
-        except OSError:
-            continue
-        children.setdefault(int(rest[1]), []).append(int(entry))
-    found, todo = [], [pid]
-    while todo:
-        one = todo.pop()
-        found.append(one)
-        todo += children.get(one, [])
-    return found
-
-
-def cpu(pid):
-    """Seconds of processor time of a process and all below it, ended ones included."""
-    total = 0
-    for one in family(pid):
-        try:
-            with open(f"/proc/{one}/stat") as file:
-                total += sum(map(int, file.read().rsplit(")", 1)[1].split()[11:15]))
-        except OSError:
-            continue
-    return total / TICKS
-
-
-def answers(port):
-    """Whether the server answers a request at all."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(0.1)
-        sock.sendto(b"\0\1no-such-file\0octet\0", (HOST, port))
-        try:
-            return bool(sock.recv(600))
-        except OSError:
-            return False
-
-
-def measure(command, port, scenario, root):
-    """One server, one scenario: the load generator's figures and the server's processor time."""
-    _, size, sessions, blksize, windowsize = scenario
-    server = subprocess.Popen(
-        pinned(0, command), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL, start_new_session=True,
-    )
-    try:
-        end = time.monotonic() + 10
-        while not answers(port):
-            if time.monotonic() > end or server.poll() is not None:
-                raise SystemExit(f"{command[0]} does not serve")
-        before = cpu(server.pid)
-        file = str(size)
-        client = [f"{PROGRAMS}/r-tftpd-bench", f"{HOST}:{port}", file, f"{root}/{file}",
-                  str(sessions), str(blksize), str(windowsize), str(LIMIT)]
-        result = json.loads(subprocess.run(
-            pinned(1, client), stdout=subprocess.PIPE, check=True).stdout)
-        result["cpu"] = cpu(server.pid) - before
-        return result
-    finally:
-        server.send_signal(signal.SIGTERM)
-        try:
-            server.wait(3)
-        except subprocess.TimeoutExpired:
-            pass
-        # The whole session of this server, which was started above: tftpd-hpa's children.
-        for pid in family(server.pid):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-        server.wait()
+# In the short form, peers show only that they are measured at all.
+SHORT_WITH_PEERS = ("a3", "d2")
+SHORT_PLOTTED = (1, 16)
 
 
 def main():
-    """Every scenario, every server, in turn."""
-    root = tempfile.mkdtemp(prefix="r-tftpd-bench-")
-    os.chmod(root, 0o755)
-    problems = 0
+    """Measures what was asked for."""
+    options = arguments()
+    work = tempfile.mkdtemp(prefix="r-tftpd-bench-", dir=options.work)
     try:
-        for size in {scenario[1] for scenario in SCENARIOS}:
-            with open(f"{root}/{size}", "wb") as file:
-                file.write(os.urandom(size))
-            os.chmod(f"{root}/{size}", 0o644)
-        print(f"{'scenario':<22}{'server':<12}{'MB/s':>9}{'ratio':>8}{'CPU s/GB':>10}"
-              f"{'finished':>10}{'p50 ms':>10}{'p99 ms':>10}")
-        for scenario in SCENARIOS:
-            name, size, sessions, *_ = scenario
-            rounds = {}
-            for _ in range(ROUNDS):
-                for server, (command, port) in servers(root).items():
-                    rounds.setdefault(server, []).append(measure(command, port, scenario, root))
-            speed = {
-                server: statistics.median(r["bytes"] / r["seconds"] / 1e6 for r in results)
-                for server, results in rounds.items()
-            }
-            for server, results in rounds.items():
-                middle = lambda key: statistics.median(r[key] for r in results)
-                gigabytes = statistics.median(r["bytes"] for r in results) / 1e9
-                least = min(r["finished"] for r in results)
-                # tftpd-hpa's children are reaped unseen: its time can not be told.
-                spent = middle("cpu") / gigabytes if gigabytes and server != "tftpd-hpa" else None
-                # How many times as fast as this peer we are.
-                ratio = speed["r-tftpd"] / speed[server] if speed[server] else float("inf")
-                print(f"{name:<22}{server:<12}{speed[server]:>9.1f}{ratio:>8.2f}"
-                      f"{'n/a' if spent is None else format(spent, '.2f'):>10}"
-                      f"{least:>6}/{sessions}{middle('p50_ms'):>10.1f}{middle('p99_ms'):>10.1f}",
-                      flush=True)
-                problems += server == "r-tftpd" and least < sessions
+        code = Session(options, work).run()
     finally:
-        shutil.rmtree(root)
-    print(f"{len(SCENARIOS) - problems} passed, {problems} failed")
-    sys.exit(1 if problems else 0)
+        shutil.rmtree(work)
+    sys.exit(code)
+
+
+def arguments():
+    """The command line; its first three words come from run.sh."""
+    parser = argparse.ArgumentParser(
+        prog="tests/bench/run.sh", formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Compares r-tftpd with other TFTP servers and with a bare UDP_SEGMENT sender.\n"
+        "Builds everything, measures in a network namespace of its own; needs root.\n"
+        "How to read the tables: tests/bench/README.md.",
+        epilog="scenarios:\n"
+        + "\n".join(f"  {one.name:<8} {one.title}" for one in SCENARIOS)
+        + "\n\nexamples:\n"
+        "  tests/bench/run.sh                            everything; takes an hour\n"
+        "  tests/bench/run.sh --short                    does the benchmark itself work? 2 minutes\n"
+        "  tests/bench/run.sh --scenario a4 b --rounds 5 --servers r-tftpd bare dnsmasq\n"
+        "  tests/bench/run.sh --plot                     only the plot\n\n"
+        "Results also go to target/bench/results.json and target/bench/plot.svg.\n"
+        "Exit status: 0 if r-tftpd finished every transfer and every peer could be measured, else 1.")
+    parser.add_argument("programs", help=argparse.SUPPRESS)
+    parser.add_argument("peers", help=argparse.SUPPRESS)
+    parser.add_argument("results", help=argparse.SUPPRESS)
+    parser.add_argument("--short", action="store_true",
+                        help="every scenario with small files, peers in two of them, no crates")
+    parser.add_argument("--scenario", nargs="+", metavar="NAME",
+                        choices=[one.name for one in SCENARIOS], help="only these")
+    parser.add_argument("--servers", nargs="+", metavar="NAME", help="only these")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N",
+                        help="measurements of which the median counts (3)")
+    parser.add_argument("--plot", action="store_true",
+                        help="draw the plot; with --scenario in addition, else alone")
+    parser.add_argument("--work", default="/var/tmp", metavar="DIR",
+                        help="where served files are made; on a disk (/var/tmp)")
+    options = parser.parse_args()
+    options.programs, options.peers, options.results = map(
+        os.path.abspath, (options.programs, options.peers, options.results))
+    if options.short:
+        options.rounds = 1
+    return options
+
+
+class Session:
+    """One run of the benchmark."""
+
+    def __init__(self, options, work):
+        self.options = options
+        self.bench = Bench(options.programs, work)
+        self.passed, self.failed = 0, 0
+        self.trouble = set()  # peers that could not be measured
+        self.measured = {}
+        self.results = []
+        everything = all_servers(options.programs, options.peers, self.bench.root, self.bench.cache)
+        known = [server.name for server in everything]
+        for name in options.servers or ():
+            if name not in known:
+                raise SystemExit(f"unknown server {name}: there are {' '.join(known)}")
+        self.servers = [s for s in everything if not options.servers or s.name in options.servers]
+
+    def run(self):
+        """Everything, and how it went as an exit status."""
+        options = self.options
+        self.describe_machine()
+        whole = not (options.scenario or options.plot)
+        for scenario in SCENARIOS:
+            if whole or scenario.name in (options.scenario or ()):
+                self.run_scenario(scenario)
+        if whole or options.plot:
+            self.run_plot()
+        if reached := list(targets.lines(self.measured)):
+            if not options.short:
+                print("\ntargets, as ratios of this run:\n" + "\n".join(reached))
+        os.makedirs(options.results, exist_ok=True)
+        with open(os.path.join(options.results, "results.json"), "w") as file:
+            json.dump({"machine": self.machine, "scenarios": self.results}, file, indent=1)
+        if self.trouble:
+            print(f"\nnot measured in some scenario: {', '.join(sorted(self.trouble))}")
+        print(f"\n{self.passed} passed, {self.failed} failed")
+        return 1 if self.failed or self.trouble else 0
+
+    def describe_machine(self):
+        """What figures depend on."""
+        load = " ".join(f"{value:.2f}" for value in os.getloadavg())
+        self.machine = {
+            "kernel": platform.release(), "processor": processor(), "cores": os.cpu_count(),
+            "load": load, "files on": filesystem(self.bench.work), "descriptors": descriptors(), "rounds": self.options.rounds,
+        }
+        print("; ".join(f"{key}: {value}" for key, value in self.machine.items()))
+        print(f"servers on core {min(SERVER_CORES)}, clients on core {min(CLIENT_CORES)}, loopback",
+              flush=True)
+
+    def chosen(self, scenario):
+        """The servers that take part in a scenario."""
+        for server in self.servers:
+            if scenario.servers and server.name not in scenario.servers:
+                continue
+            if server.name in scenario.without:
+                continue
+            if server.special and server.name not in scenario.also:
+                continue
+            if self.options.short and not server.ours and server.name != "bare" and (
+                    scenario.name not in SHORT_WITH_PEERS or not server.is_installed()):
+                continue
+            yield server
+
+    def measure(self, scenario, servers):
+        """All servers in turn, as often as asked; figures and reasons why there are none."""
+        rounds, missing = {}, {}
+        for number in range(self.options.rounds):
+            # Nobody is always the one that follows the busiest.
+            for server in servers[number:] + servers[:number]:
+                if server.name in missing:
+                    continue
+                if not server.is_installed():
+                    missing[server.name] = "is not installed"
+                    continue
+                try:
+                    result = self.bench.measure(server, scenario)
+                except Unusable as reason:
+                    missing[server.name] = str(reason)
+                    continue
+                rounds.setdefault(server.name, []).append(result)
+        figures = {
+            server.name: report.Figures(scenario, server, rounds[server.name])
+            for server in servers if server.name in rounds and server.name not in missing
+        }
+        return figures, missing
+
+    def run_scenario(self, scenario):
+        """Measures it, prints its table, and judges whether ours did what it should."""
+        if self.options.short:
+            scenario = shortened(scenario)
+        servers = list(self.chosen(scenario))
+        figures, missing = self.measure(scenario, servers)
+        print(report.table(scenario, figures, missing), flush=True)
+        self.measured[scenario.name] = figures
+        self.results.append(report.results(scenario, figures, missing))
+        for server in servers:
+            if server.ours:
+                one = figures.get(server.name)
+                complete = one is not None and one.is_complete and one.result is not None
+                self.passed += complete
+                self.failed += not complete
+            elif server.name in missing:
+                self.trouble.add(server.name)
+
+    def run_plot(self):
+        """The figures of the plot, and the plot."""
+        series = {}
+        rounds, self.options.rounds = self.options.rounds, 1
+        for sessions in SHORT_PLOTTED if self.options.short else PLOTTED:
+            scenario = plotted(sessions)
+            if self.options.short:
+                scenario = shortened(scenario)
+            servers = list(self.chosen(scenario))
+            figures, missing = self.measure(scenario, servers)
+            print(report.table(scenario, figures, missing), flush=True)
+            self.results.append(report.results(scenario, figures, missing))
+            for name, one in figures.items():
+                series.setdefault(name, []).append((sessions, one.result, one.cost))
+        self.options.rounds = rounds
+        os.makedirs(self.options.results, exist_ok=True)
+        path = os.path.join(self.options.results, "plot.svg")
+        plot.draw(path, "; ".join(f"{key}: {value}" for key, value in self.machine.items()), series)
+        drawn = len(ElementTree.parse(path).getroot()) > len(series) > 0
+        self.passed += drawn
+        self.failed += not drawn
+        print(f"\nplot: {path}")
+
+
+def processor():
+    """Its name."""
+    with open("/proc/cpuinfo") as file:
+        names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def filesystem(path):
+    """Its type; figures of a cold page cache need a disk."""
+    found = max(
+        (words for words in (line.split() for line in open("/proc/self/mounts"))
+         if path.startswith(words[1])),
+        key=lambda words: len(words[1]))
+    return found[2] + (" (NOT A DISK: g1 means nothing)" if found[2] in ("tmpfs", "ramfs") else "")
 
 
 main()

@@ -1,0 +1,31 @@
+//! Loss that is the same in every run with the same seed.
+
+/// A generator of numbers (splitmix64).
+#[derive(Clone, Copy, Debug)]
+pub struct Chance {
+    state: u64,
+    /// Below this it happens; 0 = never.
+    threshold: u64,
+}
+
+impl Chance {
+    /// That something happens with `probability`, from 0 to 1.
+    pub fn new(seed: u64, probability: f64) -> Self {
+        Self {
+            state: seed,
+            threshold: (probability * 2_f64.powi(64)) as u64,
+        }
+    }
+
+    /// Whether it happens this time.
+    pub fn happens(&mut self) -> bool {
+        if self.threshold == 0 {
+            return false;
+        }
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.state;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) < self.threshold
+    }
+}

@@ -1,0 +1,138 @@
+//! Load generator for TFTP servers: many clients from one thread, every byte verified.
+//!
+//! Each client has an address and each transfer a port of its own. Clients receive with recvmmsg
+//! and UDP GRO, so that it is the server that is measured. Prints one JSON object: see `report`.
+
+mod chance;
+mod options;
+mod receive;
+mod report;
+mod session;
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use options::Options;
+use receive::Buffer;
+use report::Report;
+use session::{Session, Step};
+
+fn main() -> ExitCode {
+    let options = match Options::parse(std::env::args().skip(1)) {
+        Ok(options) => options,
+        Err(error) => {
+            eprintln!("r-tftpd-load: {error}\n\n{}", options::USAGE);
+            return ExitCode::from(2);
+        }
+    };
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("getrlimit");
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("setrlimit");
+    println!("{}", Run::new(&options).run());
+    ExitCode::SUCCESS
+}
+
+/// All sessions and what is known of those that are over.
+struct Run<'a> {
+    options: &'a Options,
+    epoll: Epoll,
+    /// By place; `None` = over, and nobody followed.
+    sessions: Vec<Option<Session>>,
+    started: usize,
+    /// Sessions that the run waits for.
+    awaited: usize,
+    report: Report,
+}
+
+impl<'a> Run<'a> {
+    fn new(options: &'a Options) -> Self {
+        Self {
+            options,
+            epoll: Epoll::new(EpollCreateFlags::empty()).expect("epoll_create"),
+            sessions: Vec::with_capacity(options.sessions),
+            started: 0,
+            awaited: 0,
+            report: Report::default(),
+        }
+    }
+
+    /// All requests at once, and then until all are over or time is.
+    fn run(mut self) -> Report {
+        for slot in 0..self.options.sessions {
+            self.sessions.push(None);
+            self.open(slot);
+        }
+        let start = Instant::now();
+        let spent = report::cpu();
+        for session in self.sessions.iter_mut().flatten() {
+            session.ask(self.options, Instant::now());
+        }
+        let pause = self.pause();
+        let timeout = EpollTimeout::try_from(pause).expect("a short time");
+        let mut buffer = Buffer::new();
+        let mut events = vec![EpollEvent::empty(); 256];
+        let mut now = start;
+        let mut swept = start;
+        while self.awaited > 0 && now - start < self.options.limit {
+            let ready = self.epoll.wait(&mut events, timeout).unwrap_or(0);
+            now = Instant::now();
+            for event in &events[..ready] {
+                let slot = usize::try_from(event.data()).expect("a place");
+                self.handle_readable(slot, &mut buffer, now);
+            }
+            if now - swept >= pause {
+                swept = now;
+                for session in self.sessions.iter_mut().flatten() {
+                    session.handle_time(self.options, now);
+                }
+            }
+        }
+        self.report.seconds = start.elapsed();
+        self.report.cpu = report::cpu() - spent;
+        for session in self.sessions.iter().flatten() {
+            self.report.count_unfinished(session);
+        }
+        self.report
+    }
+
+    /// Between two looks at the time of all sessions.
+    fn pause(&self) -> Duration {
+        let shortest = match self.options.slow {
+            0 => self.options.silence,
+            _ => self.options.silence.min(self.options.slowness),
+        };
+        (shortest / 4).clamp(Duration::from_millis(2), Duration::from_millis(50))
+    }
+
+    fn open(&mut self, slot: usize) {
+        let session = Session::new(self.options, slot, self.started);
+        let token = u64::try_from(slot).expect("a place");
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, token);
+        self.epoll.add(session.socket(), event).expect("epoll_ctl");
+        self.awaited += usize::from(!session.is_slow());
+        self.started += 1;
+        self.sessions[slot] = Some(session);
+    }
+
+    fn handle_readable(&mut self, slot: usize, buffer: &mut Buffer, now: Instant) {
+        let Some(session) = &mut self.sessions[slot] else {
+            return;
+        };
+        let step = session.handle_readable(self.options, buffer, now);
+        if step == Step::GoesOn {
+            return;
+        }
+        self.report.count_over(session, step);
+        self.awaited -= usize::from(!session.is_slow());
+        // Closes its socket, too.
+        self.sessions[slot] = None;
+        if self.options.total == 0 || self.started < self.options.total {
+            self.open(slot);
+            if let Some(session) = &mut self.sessions[slot] {
+                session.ask(self.options, Instant::now());
+            }
+        }
+    }
+}
