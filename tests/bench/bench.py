@@ -50,7 +50,7 @@ def arguments():
         "  tests/bench/run.sh --scenario a4 b --rounds 5 --servers r-tftpd bare dnsmasq\n"
         "  tests/bench/run.sh --plot                     only the plot\n\n"
         "Results also go to target/bench/results.json and target/bench/plot.svg.\n"
-        "Exit status: 0 if r-tftpd finished every transfer and every peer could be measured, else 1.")
+        "Exit status: 0 if r-tftpd finished all transfers and all peers could be measured, else 1.")
     parser.add_argument("programs", help=argparse.SUPPRESS)
     parser.add_argument("peers", help=argparse.SUPPRESS)
     parser.add_argument("results", help=argparse.SUPPRESS)
@@ -63,6 +63,8 @@ def arguments():
                         help="measurements of which the median counts (3)")
     parser.add_argument("--plot", action="store_true",
                         help="draw the plot; with --scenario in addition, else alone")
+    parser.add_argument("--sleeping-clients", action="store_true",
+                        help="clients wait asleep, as most do; shows what wake-ups cost")
     parser.add_argument("--work", default="/var/tmp", metavar="DIR",
                         help="where served files are made; on a disk (/var/tmp)")
     options = parser.parse_args()
@@ -78,7 +80,7 @@ class Session:
 
     def __init__(self, options, work):
         self.options = options
-        self.bench = Bench(options.programs, work)
+        self.bench = Bench(options.programs, work, ("--sleep",) if options.sleeping_clients else ())
         self.passed, self.failed = 0, 0
         self.trouble = set()  # peers that could not be measured
         self.measured = {}
@@ -210,10 +212,10 @@ def processor():
 
 def filesystem(path):
     """Its type; figures of a cold page cache need a disk."""
-    found = max(
-        (words for words in (line.split() for line in open("/proc/self/mounts"))
-         if path.startswith(words[1])),
-        key=lambda words: len(words[1]))
+    with open("/proc/self/mounts") as file:
+        mounts = [line.split() for line in file]
+    found = max((words for words in mounts if path.startswith(words[1])),
+                key=lambda words: len(words[1]))
     return found[2] + (" (NOT A DISK: g1 means nothing)" if found[2] in ("tmpfs", "ramfs") else "")
 
 

@@ -27,7 +27,8 @@ class Unusable(Exception):
 class Bench:
     """The files that are served, and the programs that measure."""
 
-    def __init__(self, programs, work):
+    def __init__(self, programs, work, options):
+        self.options = options  # for the load generator, in all scenarios
         self.load = os.path.join(programs, "r-tftpd-load")
         self.origin = os.path.join(programs, "r-tftpd-origin")
         self.work = work
@@ -98,7 +99,7 @@ class Bench:
         command = [self.load, "--server", f"{HOST}:{server.port}", "--name", name]
         if scenario.size:
             command += ["--expect", os.path.join(self.root, scenario.file)]
-        command += [*scenario.arguments(), *more]
+        command += [*scenario.arguments(), *self.options, *more]
         clients = start(command, self.root, CLIENT_CORES, stdout=subprocess.PIPE)
         try:
             while True:

@@ -13,7 +13,8 @@ COLOURS = {
     "async-tftp": "#d98cb3",
 }
 LABELS = {
-    "r-tftpd-wide": "r-tftpd, most places", "bare": "bare UDP_SEGMENT sender", "r-tftpd": "r-tftpd, 64 places",
+    "r-tftpd": "r-tftpd, 64 places", "r-tftpd-wide": "r-tftpd, most places",
+    "bare": "bare UDP_SEGMENT sender",
 }
 
 

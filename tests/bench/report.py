@@ -3,7 +3,7 @@
 import statistics
 
 HEADER = (
-    ("server", 15), ("result", 14), ("ours", 7), ("CPU", 14), ("ours", 7), ("p50 ms", 10),
+    ("server", 15), ("result", 14), ("ours", 9), ("CPU", 14), ("ours", 9), ("p50 ms", 10),
     ("p99 ms", 10), ("MiB", 8), ("done", 12), ("", 0),
 )
 
@@ -49,6 +49,10 @@ class Figures:
         """Of the cost."""
         return "us/req" if self.scenario.per_request else "s/GB"
 
+    def latency(self, percentile):
+        """Milliseconds of finished transfers."""
+        return self.of(lambda r: r[percentile] if r["finished"] else None)
+
     @property
     def private(self):
         """The most private memory of all processes together, in any round; bytes."""
@@ -74,8 +78,8 @@ class Figures:
 
     @property
     def is_client_bound(self):
-        """The clients' core had no time left: the server may be faster than this shows."""
-        return self.of(lambda r: r["client_cpu"] / r["seconds"]) > 0.95
+        """The clients never had to wait: the server may be faster than this shows."""
+        return self.of(lambda r: r["waited"] / r["seconds"]) < 0.05
 
     @property
     def notes(self):
@@ -107,11 +111,11 @@ def table(scenario, figures, missing):
         more_is_better = not scenario.figure
         lines.append("  " + "".join((
             f"{name:<15}", f"{quantity(one.result, one.unit):>14}",
-            f"{ratio(ours and ours.result, one.result, more_is_better):>7}",
+            f"{ratio(ours and ours.result, one.result, more_is_better):>9}",
             f"{quantity(one.cost, one.cost_unit):>14}",
-            f"{ratio(ours and ours.cost, one.cost, True):>7}",
-            f"{number(one.of(lambda r: r['p50_ms'])):>10}",
-            f"{number(one.of(lambda r: r['p99_ms'])):>10}",
+            f"{ratio(ours and ours.cost, one.cost, True):>9}",
+            f"{number(one.latency('p50_ms')):>10}",
+            f"{number(one.latency('p99_ms')):>10}",
             f"{one.private / (1 << 20):>8.1f}",
             f"{one.finished if not one.wanted else f'{one.finished}/{one.wanted}':>12}",
             f"  {one.notes}" if one.notes else "",
@@ -128,7 +132,7 @@ def quantity(value, unit):
 def number(value):
     """Three digits or more."""
     if value is None:
-        return "n/a"
+        return "-"
     return f"{value:.0f}" if value >= 1000 else f"{value:.1f}" if value >= 100 else f"{value:.2f}"
 
 
@@ -137,7 +141,7 @@ def ratio(ours, theirs, ours_first):
     if not ours or not theirs:
         return "-"
     value = ours / theirs if ours_first else theirs / ours
-    return f"{value:.2f}x"
+    return f"{number(value)}x"
 
 
 def results(scenario, figures, missing):

@@ -131,8 +131,7 @@ impl Server {
 
     fn add(&mut self, mut transfer: Transfer) {
         let place = self.free.pop().unwrap_or(self.transfers.len());
-        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
-        let event = EpollEvent::new(flags, place as u64);
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, place as u64);
         self.epoll.add(&transfer.socket, event).expect("epoll_ctl");
         transfer.send(&mut self.buffer);
         match self.transfers.get_mut(place) {
@@ -146,21 +145,17 @@ impl Server {
             return;
         };
         let mut packet = [0; 512];
-        loop {
-            let over = match transfer.socket.recv(&mut packet) {
-                Ok(4) if packet[1] == 4 => {
-                    let block = u16::from_be_bytes([packet[2], packet[3]]);
-                    transfer.handle_ack(block, &mut self.buffer, now)
-                }
-                Ok(_) => true,
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
-                Err(_) => true,
-            };
-            if over {
-                self.transfers[place] = None;
-                self.free.push(place);
-                return;
+        let over = match transfer.socket.recv(&mut packet) {
+            Ok(4) if packet[1] == 4 => {
+                let block = u16::from_be_bytes([packet[2], packet[3]]);
+                transfer.handle_ack(block, &mut self.buffer, now)
             }
+            Ok(_) => true,
+            Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+        };
+        if over {
+            self.transfers[place] = None;
+            self.free.push(place);
         }
     }
 }

@@ -20,8 +20,12 @@ usage: r-tftpd-load --server ADDRESS:PORT --name NAME [OPTIONS]
   --silence MS       without progress before a client repeats itself (1000)
   --ack-all          answer every unexpected block, as EDK2 does; otherwise one report of a gap
   --slow N:MS        the first N sessions answer each window after MS; the run ends without them
+  --sleep            wait for the server asleep; otherwise awake, which costs the core but no time
   --lose-window-end  drop the last block of one window, and tell how long its repair takes
 ";
+
+/// Longer than any server needs for a block in lock-step.
+const AWAKE: Duration = Duration::from_micros(200);
 
 /// The run.
 #[derive(Clone, Debug)]
@@ -58,6 +62,8 @@ pub struct Options {
     pub slow: usize,
     /// How late.
     pub slowness: Duration,
+    /// How long to wait for the server before falling asleep.
+    pub awake: Duration,
     /// Drop the last block of one window.
     pub lose_window_end: bool,
 }
@@ -96,6 +102,7 @@ impl Options {
                     options.slow = number(count)?;
                     options.slowness = Duration::from_millis(number(late)?);
                 }
+                "--sleep" => options.awake = Duration::ZERO,
                 "--lose-window-end" => options.lose_window_end = true,
                 _ => return Err(format!("unknown option {option}")),
             }
@@ -134,6 +141,7 @@ impl Default for Options {
             ack_all: false,
             slow: 0,
             slowness: Duration::ZERO,
+            awake: AWAKE,
             lose_window_end: false,
         }
     }

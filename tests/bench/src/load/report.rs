@@ -4,9 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::time::TimeValLike;
-
 use crate::session::{Counts, Session, Step};
 
 /// Sums over all sessions.
@@ -14,8 +11,8 @@ use crate::session::{Counts, Session, Step};
 pub struct Report {
     /// From the first request until the last session was over, or until time was.
     pub seconds: Duration,
-    /// Processor time of this program meanwhile.
-    pub cpu: Duration,
+    /// How much of this nothing had arrived: the clients could do more.
+    pub waited: Duration,
     /// How long each finished session took from its request.
     times: Vec<Duration>,
     failed: BTreeMap<Step, usize>,
@@ -82,7 +79,7 @@ impl fmt::Display for Report {
         write!(
             f,
             "{{\"finished\":{},\"unfinished\":{},\"failed\":{{{}}},\"bytes\":{bytes},\
-             \"slow_bytes\":{},\"seconds\":{:.6},\"client_cpu\":{:.6},\
+             \"slow_bytes\":{},\"seconds\":{:.6},\"waited\":{:.6},\
              \"p50_ms\":{:.3},\"p99_ms\":{:.3},\"max_ms\":{:.3},\
              \"requests_again\":{requests_again},\"acks_again\":{acks_again},\
              \"unexpected\":{unexpected},\"repair_ms\":{}}}",
@@ -91,7 +88,7 @@ impl fmt::Display for Report {
             failed.join(","),
             self.slow_bytes,
             self.seconds.as_secs_f64(),
-            self.cpu.as_secs_f64(),
+            self.waited.as_secs_f64(),
             Self::percentile(&times, 50),
             Self::percentile(&times, 99),
             Self::percentile(&times, 100),
@@ -99,13 +96,6 @@ impl fmt::Display for Report {
                 .map_or("null".into(), |time| format!("{:.3}", milliseconds(time))),
         )
     }
-}
-
-/// Processor time of this program until now.
-pub fn cpu() -> Duration {
-    let usage = getrusage(UsageWho::RUSAGE_SELF).expect("getrusage");
-    let spent = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
-    Duration::from_micros(u64::try_from(spent).expect("a positive time"))
 }
 
 fn milliseconds(time: Duration) -> f64 {
