@@ -32,7 +32,7 @@ impl Path {
 
     /// Too little time has passed since blocks left for an ACK to be about them.
     pub(super) fn is_too_early(&self, passed: Duration) -> bool {
-        micros(passed) < self.trip / 2
+        self.trip >= TRIP_MIN && micros(passed) < self.trip / 2
     }
 
     /// The path doubles or reorders packets, which is remembered for some windows.
@@ -68,6 +68,9 @@ fn micros(time: Duration) -> u32 {
     u32::try_from(time.as_micros()).unwrap_or(u32::MAX).max(1)
 }
 
+/// Shortest round trip, in microseconds, that says how early an ACK is too early. Below it, the
+/// processors at both ends take more of the time than the path does.
+const TRIP_MIN: u32 = 200;
 /// Windows for which a path that doubles or reorders packets is remembered.
 const DOUBT: u8 = 8;
 /// Patience while no window has arrived yet.
