@@ -55,8 +55,9 @@ def rate(name, title, size, sessions, **more):
 
 
 def loss(name, title, percent, windowsize, options, size=16 * MIB):
-    """One client that loses datagrams; with most peers there is no hope that it finishes in time."""
-    return Scenario(name, title, size, windowsize=windowsize, may_be_cut=True,
+    """A client that loses datagrams, four times, since one misfortune more or less decides a lot.
+    With most peers there is no hope that it finishes in time."""
+    return Scenario(name, title, size, windowsize=windowsize, total=4, may_be_cut=True,
                     options=("--loss", str(percent), *options))
 
 
@@ -124,6 +125,6 @@ def shortened(scenario):
     """The same in a fraction of a second, to see that it works."""
     size = min(scenario.size, MIB)
     sessions = min(scenario.sessions, 32)
-    total = scenario.total and 2 * sessions
+    total = scenario.total and min(scenario.total, 2 * sessions)
     limit = 0.3 if scenario.per_request else 10
     return replace(scenario, size=size, sessions=sessions, total=total, limit=limit)
