@@ -46,6 +46,8 @@ class Scenario:
         ]
         if self.total is not None:
             words += ["--total", self.total]
+        if self.both_cores:
+            words.append("--sleep")  # Else they would take from the server what they do not need.
         return [str(word) for word in (*words, *self.options)]
 
 
