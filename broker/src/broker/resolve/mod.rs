@@ -177,7 +177,16 @@ fn open_below(root: BorrowedFd<'_>, means: Means, path: &Path) -> Result<Opened,
     if means == Means::Openat {
         return walk::open(root, path, means);
     }
-    match means.open(root, path.as_c_str(), READ) {
+    let name = path.as_c_str();
+    // Most names lead through no symlink, and then a missing file is missing, whatever else there
+    // is: one call answers both.
+    let directly = means.resolve(root, name, READ, ResolveFlag::RESOLVE_NO_SYMLINKS);
+    let result = match directly {
+        Err(Errno::ENOENT) => return Err(Refused::Missing),
+        Err(Errno::ELOOP) => means.open(root, name, READ),
+        result => result,
+    };
+    match result {
         Ok(file) => opened(file),
         // ENOENT and EXDEV: a link may be the reason. EACCES: Landlock's answer to a directory,
         // too.
@@ -215,11 +224,23 @@ const MAX_RACES: u32 = 8;
 
 impl Means {
     fn open(self, directory: BorrowedFd<'_>, path: &CStr, flags: OFlag) -> nix::Result<OwnedFd> {
+        self.resolve(directory, path, flags, ResolveFlag::empty())
+    }
+
+    /// `more` counts only with openat2.
+    fn resolve(
+        self,
+        directory: BorrowedFd<'_>,
+        path: &CStr,
+        flags: OFlag,
+        more: ResolveFlag,
+    ) -> nix::Result<OwnedFd> {
+        let resolve = BENEATH | more;
         let mut races = 0;
         loop {
             let result = match self {
-                Self::Cached => openat2(directory, path, how(flags, BENEATH | RESOLVE_CACHED)),
-                Self::Openat2 => openat2(directory, path, how(flags, BENEATH)),
+                Self::Cached => openat2(directory, path, how(flags, resolve | RESOLVE_CACHED)),
+                Self::Openat2 => openat2(directory, path, how(flags, resolve)),
                 Self::Openat => openat(directory, path, flags | OFlag::O_CLOEXEC, Mode::empty()),
             };
             match result {
