@@ -1,9 +1,10 @@
 //! How all processes write their log records: one line each, to standard error.
 //!
 //! Every record is formatted first and then written by one write(2), so that records of several
-//! processes never mix. There are no colours: records go to files and to journald, which is told the
+//! processes never mix; a thread can write those of one turn together ([`hold_back`]). There are no colours: records go to files and to journald, which is told the
 //! priority of each by a prefix that it takes off.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -99,30 +100,75 @@ struct Writer {
 /// One record on its way to standard error.
 struct Record {
     prefix: &'static str,
+    /// It is written at once.
+    is_urgent: bool,
+}
+
+/// The most bytes that are held back: what a pipe takes as a whole (PIPE_BUF, pipe(7)).
+const HELD: usize = 4096;
+
+thread_local! {
+    /// Records to be written together; none = this thread writes each by itself.
+    static HELD_BACK: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
+}
+
+/// Lets this thread write its records together, at most 4 KiB, at the next call of [`write_held`].
+/// Warnings and errors take all that wait with them at once.
+pub(crate) fn hold_back() {
+    HELD_BACK.set(Some(Vec::with_capacity(HELD)));
+}
+
+/// Writes what this thread holds back.
+pub(crate) fn write_held() {
+    // Nobody can be told that the log can not be written.
+    let _ = HELD_BACK.with_borrow_mut(|held| held.as_mut().map_or(Ok(()), write_out));
+}
+
+fn write_out(held: &mut Vec<u8>) -> io::Result<()> {
+    let written = match held.as_slice() {
+        [] => Ok(()),
+        records => io::stderr().write_all(records),
+    };
+    held.clear();
+    written
 }
 
 impl<'a> MakeWriter<'a> for Writer {
     type Writer = Record;
 
     fn make_writer(&'a self) -> Record {
-        Record { prefix: "" }
+        Record {
+            prefix: "",
+            is_urgent: true,
+        }
     }
 
     fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> Record {
         let prefix = prefix(*metadata.level());
         Record {
             prefix: if self.priorities { prefix } else { "" },
+            is_urgent: *metadata.level() <= Level::WARN,
         }
     }
 }
 
 impl Write for Record {
-    /// The whole record, by one write(2) with its prefix.
+    /// The whole record with its prefix: written, or held back.
     fn write(&mut self, record: &[u8]) -> io::Result<usize> {
-        if self.prefix.is_empty() {
-            return io::stderr().write(record);
-        }
-        io::stderr().write_all(&[self.prefix.as_bytes(), record].concat())?;
+        let line = [self.prefix.as_bytes(), record];
+        HELD_BACK.with_borrow_mut(|held| {
+            let Some(held) = held else {
+                return io::stderr().write_all(&line.concat());
+            };
+            if held.len() + self.prefix.len() + record.len() > HELD {
+                write_out(held)?;
+            }
+            line.iter().for_each(|part| held.extend_from_slice(part));
+            if self.is_urgent || held.len() > HELD {
+                write_out(held)?;
+            }
+            Ok(())
+        })?;
         Ok(record.len())
     }
 

@@ -10,6 +10,7 @@
 //! - `link`, `control`: the channels to broker and supervisor.
 //! - `cuts`: what is remembered of clients. `record`: the one record of each request.
 
+mod ahead;
 mod begin;
 pub mod cache;
 mod control;
@@ -46,7 +47,7 @@ use r_tftpd_broker::settings::WorkerStart;
 use r_tftpd_broker::start;
 use r_tftpd_broker::wire::{self, Hello, MAX_MESSAGE, ToBroker};
 use tokio::runtime::{Builder, Runtime};
-use tokio::task::LocalSet;
+use tokio::task::{LocalSet, spawn_local};
 use tracing::error;
 
 use link::Link;
@@ -92,7 +93,13 @@ fn start() -> Result<std::convert::Infallible, Box<dyn Error>> {
     // 5. Lock-down, around the start of the runtime and its threads.
     let (runtime, facts) = sandbox::enter(settings.sandbox, start_runtime)?;
     // 6. Ready, and serve.
-    let code = LocalSet::new().block_on(&runtime, serve(settings, control, broker, facts));
+    crate::log::hold_back();
+    // A task of its own: what the runtime is given itself, it asks after every event of a transfer.
+    let code = LocalSet::new().block_on(&runtime, async {
+        let serving = spawn_local(serve(settings, control, broker, facts));
+        serving.await.unwrap_or(1)
+    });
+    crate::log::write_held();
     // Not by returning: that would end the threads one by one, with calls that are not allowed.
     std::process::exit(code)
 }
@@ -104,6 +111,8 @@ fn start_runtime() -> io::Result<Runtime> {
         .enable_time()
         .max_blocking_threads(BLOCKING_THREADS)
         .thread_keep_alive(FOR_EVER)
+        // Before the thread waits: the records of all that it has done since it waited last.
+        .on_thread_park(crate::log::write_held)
         .thread_name("r-tftpd-read")
         .build()?;
     // Each task waits for all others, so that each needs a thread of its own.
