@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use tokio::task::yield_now;
 use tracing::warn;
 
+use super::ahead::Ahead;
 use super::begin;
 use super::cache::{Answer, LinkInfo};
 use super::cuts::Cuts;
@@ -57,6 +58,8 @@ pub(crate) struct Buffers {
     pub(crate) send: Box<[u8]>,
     /// The datagrams of one receive.
     pub(crate) receive: Box<[u8]>,
+    /// What a transfer in lock-step needs next.
+    pub(crate) ahead: Ahead,
 }
 
 /// How the end has been ordered.
@@ -88,6 +91,7 @@ impl Server {
                 // A block of the largest blksize with its header, and room to see that it is
                 // longer than it may be.
                 receive: vec![0; MAX_SEND.next_multiple_of(MANY)].into(),
+                ahead: Ahead::new(),
             }),
             proxy: Proxy::new(&settings.cache),
             requests: RefCell::new(Requests::new(settings.max_unproven)),

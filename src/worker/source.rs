@@ -22,7 +22,7 @@ pub(crate) struct Source {
     len: Option<u64>,
     reading: Cell<Reading>,
     /// What the cache counts as in use.
-    _cached: Option<Rc<File>>,
+    cached: Option<Rc<File>>,
 }
 
 /// How a file is read without stopping all other transfers.
@@ -62,7 +62,7 @@ impl Source {
             file: Arc::new(file),
             len: Some(len),
             reading: Cell::new(Reading::first(in_memory)),
-            _cached: None,
+            cached: None,
         }
     }
 
@@ -72,7 +72,7 @@ impl Source {
             file: Arc::clone(file.fd()),
             len,
             reading: Cell::new(Reading::first(file.is_in_memory())),
-            _cached: Some(file),
+            cached: Some(file),
         }
     }
 
@@ -91,16 +91,26 @@ impl Source {
         &self.file
     }
 
+    /// Whether it was there in whole from the start; nobody adds to it.
+    pub(crate) fn is_local(&self) -> bool {
+        self.cached.is_none()
+    }
+
+    /// Reads from `offset` on what can be had without waiting.
+    ///
+    /// # Errors
+    /// As preadv2(2); EAGAIN: nothing without waiting.
+    pub(crate) fn read_cached(&self, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
+        let wait = self.wait().ok_or(Errno::EAGAIN)?;
+        read_pieces(self.file.as_fd(), offset, std::iter::once(bytes), wait)
+    }
+
     /// Fills `buffer`, [`Layout::len`] bytes, with the datagrams of `layout`, without waiting.
     ///
     /// # Errors
     /// [`NotFilled`].
     pub(crate) fn fill(&self, layout: &Layout, buffer: &mut [u8]) -> Result<(), NotFilled> {
-        let wait = match self.reading.get() {
-            Reading::Inline => Wait::Yes,
-            Reading::Cached => Wait::No,
-            Reading::Blocking => return Err(NotFilled::WouldBlock),
-        };
+        let wait = self.wait().ok_or(NotFilled::WouldBlock)?;
         match fill(&self.file, layout, buffer, wait) {
             Ok(()) => Ok(()),
             Err(error) if error.raw_os_error() == Some(Errno::EOPNOTSUPP as i32) => {
@@ -111,6 +121,15 @@ impl Source {
             // blocking thread finds out.
             Err(error) if wait == Wait::No && is_not_cached(&error) => Err(NotFilled::WouldBlock),
             Err(error) => Err(NotFilled::Failed(error)),
+        }
+    }
+
+    /// How it is read without stopping all other transfers; none = not by this thread.
+    fn wait(&self) -> Option<Wait> {
+        match self.reading.get() {
+            Reading::Inline => Some(Wait::Yes),
+            Reading::Cached => Some(Wait::No),
+            Reading::Blocking => None,
         }
     }
 

@@ -18,7 +18,7 @@ use super::engine::{Engine, Step};
 use super::feed::{Feed, News, stalled};
 use super::places::Place;
 use super::record::End;
-use super::server::Server;
+use super::server::{Buffers, Server};
 use super::socket::ReplySocket;
 use super::source::{NotFilled, Source};
 use super::ticket::{Ending, Phase, Ticket};
@@ -191,10 +191,10 @@ impl Transfer {
             let layout = Layout::new(blocks.clone(), blksize, |index| session.block_bytes(index));
             let segment = layout.segment();
             let filled = {
-                let mut buffers = self.server.buffers.borrow_mut();
-                let buffer = buffers.send.get_mut(..layout.len()).unwrap_or_default();
-                source
-                    .fill(&layout, buffer)
+                let Buffers { send, ahead, .. } = &mut *self.server.buffers.borrow_mut();
+                let buffer = send.get_mut(..layout.len()).unwrap_or_default();
+                ahead
+                    .fill(self.ticket.id, source, &layout, buffer)
                     .map(|()| socket.send_window(buffer, segment))
             };
             let sent = match filled {

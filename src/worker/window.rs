@@ -67,6 +67,11 @@ impl Layout {
         count * HEADER + self.payload
     }
 
+    /// Whether it is a single block.
+    pub(crate) fn is_one_block(&self) -> bool {
+        self.blocks.end == self.blocks.start + 1
+    }
+
     /// Where in the file the payload lies.
     pub(crate) fn file_range(&self) -> Range<u64> {
         self.offset..self.offset + self.payload as u64
