@@ -17,6 +17,7 @@ mod control;
 mod cuts;
 mod engine;
 mod feed;
+mod held;
 mod link;
 mod netascii;
 mod places;

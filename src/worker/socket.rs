@@ -125,6 +125,18 @@ impl ReplySocket {
         let _ = setsockopt(self.io.get_ref(), UdpGsoSegment, &0);
     }
 
+    /// As [`Self::poll_receive`], once, whether or not the runtime knows of datagrams already.
+    pub(crate) fn receive_now(
+        &mut self,
+        buffer: &mut [u8],
+        slot: usize,
+        take: &mut dyn FnMut(&[u8]),
+    ) {
+        if let Ok(lengths) = receive_many(self.io.get_ref().as_fd(), buffer, slot) {
+            hand_out(buffer, slot, &lengths, take);
+        }
+    }
+
     /// Takes the datagrams that are there, at most [`MANY`] at once, each cut off at `slot` bytes,
     /// and gives each to `take`. Pending = there was none.
     pub(crate) fn poll_receive(
@@ -132,7 +144,7 @@ impl ReplySocket {
         cx: &mut Context<'_>,
         buffer: &mut [u8],
         slot: usize,
-        mut take: impl FnMut(&[u8]),
+        take: &mut dyn FnMut(&[u8]),
     ) -> Poll<io::Result<()>> {
         loop {
             let mut guard = ready!(self.io.poll_read_ready(cx))?;
@@ -143,9 +155,7 @@ impl ReplySocket {
                     if lengths.contains(&None) && buffer.len() >= MANY * slot {
                         guard.clear_ready();
                     }
-                    for (datagram, length) in buffer.chunks(slot).zip(lengths.iter().flatten()) {
-                        take(datagram.get(..*length).unwrap_or(datagram));
-                    }
+                    hand_out(buffer, slot, &lengths, take);
                     return Poll::Ready(Ok(()));
                 }
                 Err(error) => match Errno::from_raw(error.raw_os_error().unwrap_or(0)) {
@@ -172,6 +182,18 @@ impl ReplySocket {
                 },
             }
         }
+    }
+}
+
+/// Gives the datagrams that were received into slots of `buffer` to `take`.
+fn hand_out(
+    buffer: &[u8],
+    slot: usize,
+    lengths: &[Option<usize>; MANY],
+    take: &mut dyn FnMut(&[u8]),
+) {
+    for (datagram, length) in buffer.chunks(slot).zip(lengths.iter().flatten()) {
+        take(datagram.get(..*length).unwrap_or(datagram));
     }
 }
 

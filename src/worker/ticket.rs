@@ -187,6 +187,11 @@ impl Ticket {
         self.wake();
     }
 
+    /// It need not end: the client has answered.
+    pub(crate) fn stay(&self) {
+        self.ending.set(None);
+    }
+
     /// Why it has to end, if it has to.
     pub(crate) fn ending(&self) -> Option<Ending> {
         self.ending.get()

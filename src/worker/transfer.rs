@@ -1,7 +1,4 @@
 //! One transfer: the task that connects a state machine with its socket, its file and the time.
-//!
-//! **In line.** Where all places are taken, a client that has answered goes on in small steps: each
-//! of its ACKs is held for [`PACE`] before it counts. When there is a place nothing is held any more.
 
 use std::future::poll_fn;
 use std::io;
@@ -16,6 +13,7 @@ use tokio::time::{Sleep, sleep, sleep_until};
 
 use super::engine::{Engine, Step};
 use super::feed::{Feed, News, stalled};
+use super::held::{Held, PACE, has_to_wait, hold};
 use super::places::Place;
 use super::record::End;
 use super::server::{Buffers, Server};
@@ -23,13 +21,8 @@ use super::socket::ReplySocket;
 use super::source::{NotFilled, Source};
 use super::ticket::{Ending, Phase, Ticket};
 use super::window::Layout;
-use crate::tftp::packet::{Packet, Refusal};
+use crate::tftp::packet::Refusal;
 use crate::tftp::session::Outcome;
-
-/// A client in line gets an answer this long after each ACK: one window, so that it does not give
-/// up. Clients have no more than five to ten seconds for one answer, GRUB does not repeat an ACK
-/// at all, and the transfers in front can take minutes.
-const PACE: Duration = Duration::from_secs(2);
 
 /// Bytes of a datagram from a client that reads, that matter: an ACK has 4, msftwindow 5, an ERROR
 /// rarely more than a line of text.
@@ -99,13 +92,6 @@ struct Transfer {
     sent: u64,
     /// Why we ended it with an ERROR.
     end: Option<End>,
-}
-
-/// A datagram that has to wait.
-struct Held {
-    datagram: Vec<u8>,
-    /// When the client answered.
-    since: Instant,
 }
 
 /// What a transfer waits for.
@@ -223,8 +209,13 @@ impl Transfer {
     ) -> Poll<Event> {
         self.ticket.register(cx);
         if let Some(ending) = self.ticket.ending() {
-            // The last ACK can have come together with the newer request.
-            let _ = self.poll_datagrams(cx, socket);
+            // The last ACK can have come together with the newer request, and the first one while
+            // we were busy with others.
+            self.take_datagrams(|buffer, slot, take| socket.receive_now(buffer, slot, take));
+            if ending == Ending::GaveWay && self.ticket.has_turn() {
+                self.ticket.stay();
+                return Poll::Ready(Event::Datagrams);
+            }
             return Poll::Ready(Event::Ending(ending));
         }
         if let Some(place) = self.ticket.take_place() {
@@ -263,6 +254,14 @@ impl Transfer {
         cx: &mut Context<'_>,
         socket: &mut ReplySocket,
     ) -> Poll<io::Result<()>> {
+        self.take_datagrams(|buffer, slot, take| socket.poll_receive(cx, buffer, slot, take))
+    }
+
+    /// What `receive` gives is held, or goes to the engine.
+    fn take_datagrams<R>(
+        &mut self,
+        receive: impl FnOnce(&mut [u8], usize, &mut dyn FnMut(&[u8])) -> R,
+    ) -> R {
         let slot = match &self.engine {
             Engine::Send(_) => ANSWER,
             Engine::Receive(..) => usize::from(self.engine.blksize()) + 5,
@@ -279,7 +278,7 @@ impl Transfer {
         } = self;
         let mut buffers = server.buffers.borrow_mut();
         let mut now = None;
-        socket.poll_receive(cx, &mut buffers.receive, slot, |datagram| {
+        receive(&mut buffers.receive, slot, &mut |datagram| {
             let now = *now.get_or_insert_with(Instant::now);
             let engine_now = engine_time(now, *stood);
             *answered = true;
@@ -450,33 +449,6 @@ fn prove(
     ticket.set_phase(Phase::Waiting);
     server.places.line_up(Rc::clone(ticket), left.as_deref());
     false
-}
-
-/// Whether a datagram of a client in line asks for more. What ends the transfer does not, nor does
-/// junk.
-fn has_to_wait(engine: &Engine, datagram: &[u8], now: Instant) -> bool {
-    match (engine, Packet::parse(datagram)) {
-        (Engine::Send(_), Some(Packet::Ack(_))) | (Engine::Receive(..), Some(Packet::Data(..))) => {
-            let mut next = engine.clone();
-            next.handle_datagram(datagram, now);
-            next.outcome(now).is_none()
-        }
-        _ => false,
-    }
-}
-
-/// Holds a datagram. Of several ACKs the last one says most, of several blocks only the first one
-/// is the one to come.
-fn hold(held: &mut Option<Held>, engine: &Engine, datagram: &[u8], now: Instant) {
-    let since = match (&*held, engine) {
-        (Some(_), Engine::Receive(..)) => return,
-        (Some(held), Engine::Send(_)) => held.since,
-        (None, _) => now,
-    };
-    *held = Some(Held {
-        datagram: datagram.to_vec(),
-        since,
-    });
 }
 
 /// Ready when `deadline` has passed. The timer is left alone as long as it fires early: deadlines

@@ -106,7 +106,7 @@ fn a_datagram_of_the_peer_forgives_a_closed_port() {
         let mut taken = Vec::new();
         let mut buffer = [0; 64];
         std::future::poll_fn(|cx| {
-            socket.poll_receive(cx, &mut buffer, 16, |datagram| {
+            socket.poll_receive(cx, &mut buffer, 16, &mut |datagram| {
                 taken.push(datagram.to_vec())
             })
         })
@@ -127,7 +127,9 @@ fn datagrams_come_in_order_and_are_cut_at_the_slot() {
         let mut buffer = [0; 32];
         while taken.len() < 6 {
             std::future::poll_fn(|cx| {
-                socket.poll_receive(cx, &mut buffer, 8, |datagram| taken.push(datagram.to_vec()))
+                socket.poll_receive(cx, &mut buffer, 8, &mut |datagram| {
+                    taken.push(datagram.to_vec())
+                })
             })
             .await
             .unwrap();

@@ -1,6 +1,7 @@
 //! What a worker promises, seen by its broker, its supervisor and its clients.
 
 pub(super) mod harness;
+mod late;
 mod links;
 mod processes;
 mod repeats;
