@@ -1,13 +1,16 @@
 //! Start, reload, stop, and the death of each process.
 
+use std::fs;
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use r_tftpd_test_support::client::{Client, Packet};
 use r_tftpd_test_support::daemon::{Daemon, is_request, message};
+use r_tftpd_test_support::files::TempDir;
 
-use crate::{assert_serves, root_with_file, serve};
+use crate::{R_TFTPD, assert_serves, root_with_file, serve};
 
 /// A transfer that has begun: block 2 has arrived, block 1 is acknowledged.
 fn begun(daemon: &Daemon, contents: &[u8]) -> Client {
@@ -53,6 +56,36 @@ fn a_reload_in_mid_transfer_keeps_the_transfer_and_serves_new_requests() {
     finish(transfer, &contents);
     let complete = daemon.wait_for_many(2, |record| message(record) == "complete");
     assert_eq!(complete.len(), 2);
+}
+
+#[test]
+fn programs_that_were_replaced_on_disk_are_not_started_by_a_server_that_runs() {
+    let names = [
+        "r-tftpd",
+        "r-tftpd-broker",
+        "r-tftpd-worker",
+        "r-tftpd-fetcher",
+    ];
+    let set = TempDir::new();
+    for name in names {
+        fs::copy(
+            Path::new(R_TFTPD).with_file_name(name),
+            set.path().join(name),
+        )
+        .unwrap();
+    }
+    let (root, contents) = root_with_file(600);
+    let daemon = Daemon::start(&set.path().join(names[0]), root.path(), &[]);
+    for name in &names[1..] {
+        fs::remove_file(set.path().join(name)).unwrap();
+        set.write(name, b"what another left in its place");
+    }
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for(|record| message(record) == "reloaded");
+    assert_serves(&daemon, &contents);
+    daemon.child("r-tftpd-worker").signal(Signal::SIGKILL);
+    daemon.wait_for_many(2, |record| message(record) == "serving");
+    assert_serves(&daemon, &contents);
 }
 
 #[test]

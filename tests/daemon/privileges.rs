@@ -1,6 +1,7 @@
 //! What each process may still do, as the kernel tells it.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 
 use r_tftpd_test_support::client::Client;
 use r_tftpd_test_support::daemon::{Daemon, message};
@@ -78,6 +79,19 @@ fn none_holds_what_belongs_to_another() {
             // The reply socket of a transfer that just ends.
             _ => assert!(held <= 1, "{}", process.name),
         }
+    }
+}
+
+#[test]
+fn nobody_of_the_same_user_can_look_into_any() {
+    let (root, _) = root_with_file(1);
+    let daemon = serve(&root, &[]);
+    for process in processes(&daemon) {
+        // proc(5): what is in there belongs to root as long as a process is not dumpable, else to
+        // its own user, who then may trace it, too.
+        let memory = fs::metadata(format!("/proc/{}/mem", process.pid)).unwrap();
+        assert_eq!(memory.uid(), 0, "{}", process.name);
+        assert_ne!(process.status("Uid").split_whitespace().next(), Some("0"));
     }
 }
 

@@ -1,18 +1,20 @@
 //! Names, by a name server that is this test and answers over TCP alone.
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use r_tftpd_broker::fetch::Failure;
+use r_tftpd_broker::fetch::{Failure, FromFetcher};
 
-use crate::harness::{Fetcher, Setup, setup};
+use crate::harness::{Fetcher, Setup, fetch, granted, setup};
 use r_tftpd_test_support::origin::{Raw, answer};
 
 /// Answers A queries for `boot.test` with 127.0.0.1, other queries for it with nothing, and
-/// queries for any other name with NXDOMAIN.
+/// queries for any other name with NXDOMAIN. For `hostileN.test` it has an address, too, and tells
+/// it in the N-th wrong way.
 struct NameServer {
     port: u16,
     queries: Arc<AtomicUsize>,
@@ -43,7 +45,9 @@ fn reply(mut stream: &TcpStream, counter: &AtomicUsize) -> Option<()> {
     counter.fetch_add(1, Ordering::SeqCst);
     let name_end = 12 + query[12..].iter().position(|byte| *byte == 0)? + 1;
     let question = &query[12..name_end + 4];
-    let known = question.starts_with(b"\x04boot\x04test\x00");
+    let label = &query[13..13 + usize::from(query[12])];
+    let hostile = str::from_utf8(label).ok()?.strip_prefix("hostile");
+    let known = hostile.is_some() || question.starts_with(b"\x04boot\x04test\x00");
     let address = known && question[name_end - 12..].starts_with(&[0, 1]);
     let code = if known { 0 } else { 3 };
     let mut reply = [
@@ -57,10 +61,53 @@ fn reply(mut stream: &TcpStream, counter: &AtomicUsize) -> Option<()> {
         // The name is that of the question; type A, class IN, 60 seconds, 4 bytes.
         reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 127, 0, 0, 1]);
     }
-    stream
-        .write_all(&u16::try_from(reply.len()).ok()?.to_be_bytes())
-        .ok()?;
-    stream.write_all(&reply).ok()
+    let mut length = u16::try_from(reply.len()).ok()?;
+    if let Some(way) = hostile {
+        length = damage(way.parse().ok()?, length, &mut reply, name_end + 4);
+    }
+    stream.write_all(&length.to_be_bytes()).ok()?;
+    stream.write_all(&reply).ok()?;
+    // Who is told too much waits for the rest: there is none.
+    (usize::from(length) == reply.len()).then_some(())
+}
+
+/// How many wrong ways there are.
+const WAYS: usize = 17;
+
+/// Makes an answer wrong: its length in front, its header, or what follows the question. The
+/// address stays that of this machine, so that nobody else is ever asked.
+fn damage(way: usize, length: u16, reply: &mut Vec<u8>, end: usize) -> u16 {
+    let has_record = reply.len() > end;
+    let mut put = |place: usize, bytes: &[u8]| {
+        if has_record || place + bytes.len() <= end {
+            reply[place..place + bytes.len()].copy_from_slice(bytes);
+        }
+    };
+    match way {
+        0 => reply.clear(),
+        1 => reply.truncate(end - 3),
+        2 => return u16::MAX,
+        3 => return 0,
+        4 => return 1,
+        5 => put(0, &[0xff, 0xff]),
+        6 => put(2, &[0x01]),
+        7 => put(2, &[0x83]),
+        8 => put(6, &[0xff, 0xff]),
+        9 => put(13, b"HOSTILE"),
+        // A name that points to itself, and one that has no end.
+        10 => put(end, &[0xc0, u8::try_from(end).unwrap()]),
+        11 => put(end, &[0xff, 0xff]),
+        // Records of a length that can not be, and an alias of itself.
+        12 => put(end + 10, &[0xff, 0xff]),
+        13 => put(end + 10, &[0, 3]),
+        14 => put(end + 2, &[0, 5, 0, 1, 0, 0, 0, 60, 0, 2, 0xc0, 12]),
+        15 => reply[4..].fill(0xff),
+        _ => {
+            reply.resize(usize::from(u16::MAX), 0xc0);
+            return u16::MAX;
+        }
+    }
+    if way > 1 { length } else { length + 9 }
 }
 
 /// With the name server in place of the hosts file.
@@ -122,6 +169,38 @@ fn a_name_server_that_is_silent_fails_as_dns_before_the_connection_times_out() {
     setup.start.connect_timeout_ms = 400;
     let mut fetcher = Fetcher::start(&setup);
     assert_eq!(fetcher.get("http://boot.test/").failure(), Failure::Dns);
+    fetcher.stop();
+}
+
+#[test]
+fn wrong_dns_answers_end_as_dns_and_the_next_name_is_resolved() {
+    let server = NameServer::new();
+    let origin = Raw::fixed(answer("200 OK", "", b"found"));
+    let port = origin.address.port();
+    let mut setup = asking(server.port);
+    setup.start.ports = vec![(port, port)];
+    let mut fetcher = Fetcher::start(&setup);
+    let file = File::from(granted(b""));
+    for way in 0..WAYS {
+        fetcher.ask(&fetch(&format!("http://hostile{way}.test:{port}/")), &file);
+    }
+    let (mut whole, mut failed) = (0, 0);
+    while whole + failed < WAYS {
+        match fetcher.receive() {
+            // What is said in a wrong way can still be understood.
+            FromFetcher::Head(head) => assert_eq!(head.status, 200),
+            FromFetcher::Extent { .. } => (),
+            FromFetcher::End { .. } => whole += 1,
+            FromFetcher::Failed { job, failure, .. } => {
+                assert_eq!(failure, Failure::Dns, "job {job}");
+                failed += 1;
+            }
+            FromFetcher::Hello(_) => panic!("a second greeting"),
+        }
+    }
+    assert!(failed > 10, "{whole} whole, {failed} failed");
+    let url = format!("http://boot.test:{port}/");
+    assert_eq!(fetcher.get(&url).whole(), b"found");
     fetcher.stop();
 }
 
