@@ -161,7 +161,9 @@ def documents():
     """Every Markdown page of the tree."""
     for directory, subdirectories, files in os.walk(TREE):
         subdirectories[:] = [
-            name for name in subdirectories if not name.startswith(".") and name not in ("target", "vendor")
+            name
+            for name in subdirectories
+            if name == ".github" or not name.startswith(".") and name not in ("target", "vendor")
         ]
         yield from (os.path.join(directory, name) for name in files if name.endswith(".md"))
 
@@ -188,6 +190,59 @@ def links_between_documents_lead_somewhere():
             assert os.path.exists(other), f"{path}: {target}"
             assert not anchor or anchor in anchors(read(other).decode()), f"{path}: {target}"
     assert found > 5, found
+
+
+SECURITY = os.path.join(TREE, ".github/SECURITY.md")
+# What the harness of each language takes for a test of that name. What a captured process does has its name as text.
+TESTS = {
+    ".rs": r"#\[(?:tokio::)?test[^\n]*\n(?:\s*#[^\n]*\n)*\s*(?:async )?fn {}\(",
+    ".py": r"@(?:test|cases\([^@]*\))\ndef {}\(",
+}
+
+
+def proofs(text):
+    """The claims of the page, each with its proofs: (claim, [(file, [names of tests])])."""
+    found = []
+    # A paragraph or list item is one line.
+    text = re.sub(r"\n {2,}(?=`)", " ", text)
+    for line in text.splitlines():
+        proof = re.fullmatch(r"- `([^`]+\.(?:rs|py|sh))`: (.*)", line)
+        if line.startswith("**"):
+            found.append((line, []))
+        elif proof:
+            names = re.findall(r"`([^`]+)`", proof[2])
+            found[-1][1].append((proof[1], names))
+    return found
+
+
+def is_there(source, name, suffix):
+    """Whether a source has a test of that name."""
+    is_function = suffix in TESTS and re.search(TESTS[suffix].format(re.escape(name)), source)
+    return bool(is_function) or f'"{name}"' in source
+
+
+@test
+def every_claim_about_security_names_tests_that_are_there():
+    claims = proofs(read(SECURITY).decode())
+    for claim, files in claims:
+        assert files, f"no proof of: {claim}"
+        for path, names in files:
+            source = read(os.path.join(TREE, path)).decode()
+            for name in names:
+                assert is_there(source, name, os.path.splitext(path)[1]), f"{path} has no test {name}"
+            # A script that is run by hand, or a target of the fuzzer, is a proof as a whole.
+            assert names or not path.startswith("tests/machine"), path
+    assert sum(len(names) for _, files in claims for _, names in files) > 200, claims
+
+
+@test
+def a_test_that_has_gone_or_is_none_would_be_missed():
+    source = "#[test]\nfn a_promise() {}\n\nfn a_helper() {}\n"
+    assert is_there(source, "a_promise", ".rs")
+    assert not is_there(source, "a_helper", ".rs") and not is_there(source, "a_prom", ".rs")
+    source = '@test\ndef a_promise():\n    pass\n\n\ndef a_helper():\n    probe("a deed")\n'
+    assert is_there(source, "a_promise", ".py") and is_there(source, "a deed", ".py")
+    assert not is_there(source, "a_helper", ".py") and not is_there(source, "a", ".py")
 
 
 main()
