@@ -16,7 +16,7 @@ from support import cases, directory, main, read, run, test, write
 TREE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 CONFIG = f"{TREE}/.cargo/deny.toml"
 RULES = read(CONFIG).decode()
-DENY = f"{sys.argv[2]}/cargo-deny" if len(sys.argv) > 2 else "cargo-deny"
+DENY = os.path.abspath(f"{sys.argv[2]}/cargo-deny") if len(sys.argv) > 2 else "cargo-deny"
 # Where no database is: git is told to take another one instead.
 DATABASE = "https://advisories.example/database"
 
@@ -107,9 +107,11 @@ def a_crate_from_git_or_of_no_free_licence_would_be_found():
         write(f"{place}/ours/src/lib.rs", b"")
         ours = PACKAGE.format(name="ours", licence="MIT") + f'[dependencies]\nother = {{ git = "file://{place}/other" }}\n'
         write(f"{place}/ours/Cargo.toml", ours.encode())
-        run(["cargo", "generate-lockfile", "--quiet"], cwd=f"{place}/ours")
+        # What cargo fetches of it must not stay with the user.
+        home = {"CARGO_HOME": f"{place}/home"}
+        run(["cargo", "generate-lockfile", "--quiet"], cwd=f"{place}/ours", env={**os.environ, **home})
         for check, error in (("sources", "source-not-allowed"), ("licenses", "rejected")):
-            passes, said = deny(check, tree=f"{place}/ours")
+            passes, said = deny(check, tree=f"{place}/ours", environment=home)
             assert not passes and f"error[{error}]" in said, said
 
 
