@@ -19,14 +19,13 @@ main() {
   # What was downloaded already serves both; nothing is asked of the network again.
   cargo fetch --quiet --locked
   build "$place/a" 022 UTC C
-  rm -rf target/reproduced
-  install -D -t target/reproduced "${programs[@]/#/$place/a/programs/}"
   if [[ $others ]]; then
     compare "$others"
   else
     build "$place/quite-another/b" 077 Asia/Kathmandu C.UTF-8
     compare "$place/quite-another/b/programs"
   fi
+  install -D -t target/reproduced "${programs[@]/#/$place/a/programs/}"
 }
 
 # Builds in a new directory, with a home, a file mode mask, a time zone and a language of its own.
@@ -66,7 +65,7 @@ compare() {
   local program same=1
   for program in "${programs[@]}"; do
     if cmp "$place/a/programs/$program" "$1/$program"; then
-      sha256sum "target/reproduced/$program"
+      (cd "$place/a/programs" && sha256sum "$program")
     else
       same=0
     fi
