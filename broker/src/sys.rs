@@ -117,6 +117,17 @@ fn receive<T>(
     }
 }
 
+// ---- memory ----
+
+/// Gives free memory back to the system, where the allocator can. malloc_trim(3)
+pub(crate) fn trim() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes no pointer and touches only what is free.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 // ---- lock-down ----
 
 /// prctl(2) with an integer argument and no result.

@@ -8,7 +8,8 @@
 //! - [`cache`], `proxy`, `feed`: files that come from an origin, from the answer to a request to
 //!   the transfer.
 //! - `link`, `control`: the channels to broker and supervisor.
-//! - `cuts`: what is remembered of clients. `record`: the one record of each request.
+//! - `cuts`: what is remembered of clients. `record`: the one record of each request; `summary`:
+//!   how many were not written.
 
 mod ahead;
 mod begin;
@@ -28,6 +29,7 @@ pub mod sandbox;
 mod server;
 mod socket;
 mod source;
+mod summary;
 #[cfg(test)]
 mod tests;
 mod ticket;
@@ -152,22 +154,26 @@ async fn serve(settings: WorkerStart, control: Channel, broker: Channel, facts: 
     };
     let server = Server::new(settings, link);
     control::report(&control, Report::Ready(facts));
-    let failure: Box<dyn Error> = tokio::select! {
+    let failure: Option<Box<dyn Error>> = tokio::select! {
         biased;
-        obeyed = control::obey(control, &server) => match obeyed {
-            Ok(()) => return 0,
-            Err(error) => error.into(),
-        },
+        obeyed = control::obey(control, &server) => obeyed.err().map(Into::into),
         () = server.drained() => {
             server.link.send_last();
-            return 0;
+            None
         }
         never = server.proxy.expire(&server.link) => match never {},
-        error = server.link.flush() => error.into(),
+        never = server.summaries.tell() => match never {},
+        error = server.link.flush() => Some(error.into()),
         error = server.link.receive(|message, descriptor| server.handle(message, descriptor)) => {
-            error.into()
+            Some(error.into())
         }
     };
-    error!(reason = %failure, "worker ends");
-    1
+    server.summaries.tell_now();
+    match failure {
+        None => 0,
+        Some(reason) => {
+            error!(%reason, "worker ends");
+            1
+        }
+    }
 }

@@ -4,8 +4,9 @@ use std::ascii::escape_default;
 use std::rc::Rc;
 
 use r_tftpd_broker::wire::Denial;
-use tracing::{debug, info};
+use tracing::{Level, debug, enabled, event};
 
+use super::summary::{Kind as Similar, Summaries};
 use super::ticket::Ticket;
 use crate::tftp::options::Granted;
 use crate::tftp::packet::{Kind, Mode, Refusal, Unreadable};
@@ -87,8 +88,15 @@ pub(crate) struct Result {
     pub(crate) figures: Figures,
 }
 
-/// Writes the record of a request that has ended.
-pub(crate) fn write(ticket: &Ticket, end: &End, result: &Result) {
+/// Writes the record of a request that has ended, or counts it among those that are similar.
+/// `answered` = its client has answered.
+pub(crate) fn write(
+    summaries: &Summaries,
+    ticket: &Ticket,
+    answered: bool,
+    end: &End,
+    result: &Result,
+) {
     let word = word(end);
     let id = ticket.id;
     let reason = reason(end);
@@ -106,6 +114,14 @@ pub(crate) fn write(ticket: &Ticket, end: &End, result: &Result) {
         debug!(target: "r_tftpd::request", id, %peer, reason, "repeated");
         return;
     }
+    let kind = Similar {
+        outcome: word,
+        answered,
+    };
+    let passes = is_always_written(end) || summaries.pass(ticket.peer.ip, kind);
+    if !passes && !enabled!(target: "r_tftpd::request", Level::DEBUG) {
+        return;
+    }
     let asked = Asked::new(ticket, end);
     let origin = ticket.take_origin();
     let origin = origin.as_deref();
@@ -114,29 +130,39 @@ pub(crate) fn write(ticket: &Ticket, end: &End, result: &Result) {
     // Where nothing was transferred there is nothing to count.
     let figures = Some(result.figures).filter(|figures| *figures != Figures::default());
     let megabytes = figures.map(|figures| figures.bytes as f64 / 1e6);
-    info!(
-        target: "r_tftpd::request",
-        id,
-        peer = %ticket.peer,
-        local = %ticket.local,
-        kind = asked.kind,
-        file = asked.file,
-        mode = asked.mode,
-        asked = asked.options,
-        granted = result.granted.map(|granted| granted.to_string()),
-        size = result.size,
-        bytes = figures.map(|figures| figures.bytes),
-        blocks = figures.map(|figures| figures.blocks),
-        retransmitted = figures.map(|figures| figures.retransmitted),
-        timeouts = figures.map(|figures| figures.timeouts),
-        ignored = figures.map(|figures| figures.ignored),
-        duration_ms = rounded(seconds * 1e3),
-        rate = megabytes.map(|megabytes| rounded(megabytes / seconds.max(1e-6))),
-        origin = origin.map(|origin| escape(origin.url.as_bytes())),
-        cache = origin.map(|origin| cache_use(origin.cache)),
-        reason,
-        "{word}"
-    );
+    macro_rules! record {
+        ($level:expr) => {
+            event!(
+                target: "r_tftpd::request",
+                $level,
+                id,
+                peer = %ticket.peer,
+                local = %ticket.local,
+                kind = asked.kind,
+                file = asked.file,
+                mode = asked.mode,
+                asked = asked.options,
+                granted = result.granted.map(|granted| granted.to_string()),
+                size = result.size,
+                bytes = figures.map(|figures| figures.bytes),
+                blocks = figures.map(|figures| figures.blocks),
+                retransmitted = figures.map(|figures| figures.retransmitted),
+                timeouts = figures.map(|figures| figures.timeouts),
+                ignored = figures.map(|figures| figures.ignored),
+                duration_ms = rounded(seconds * 1e3),
+                rate = megabytes.map(|megabytes| rounded(megabytes / seconds.max(1e-6))),
+                origin = origin.map(|origin| escape(origin.url.as_bytes())),
+                cache = origin.map(|origin| cache_use(origin.cache)),
+                reason,
+                "{word}"
+            )
+        };
+    }
+    if passes {
+        record!(Level::INFO);
+    } else {
+        record!(Level::DEBUG);
+    }
 }
 
 /// What a client asked for, as far as it could be read.
@@ -166,6 +192,11 @@ impl Asked {
             (None, _) => Self::default(),
         }
     }
+}
+
+/// Whether the client got what it asked for: each of those records counts.
+fn is_always_written(end: &End) -> bool {
+    matches!(end, End::Protocol(Outcome::Complete) | End::Discarded)
 }
 
 /// Whether the client wanted nothing of this request: it was silent, its port closed, or it said

@@ -16,6 +16,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
+use r_tftpd_broker::memory::{self, Peak};
 use r_tftpd_broker::wire::Endpoint;
 
 use super::ticket::{Phase, Ticket};
@@ -30,6 +31,7 @@ pub(crate) struct Requests {
     unproven: BTreeMap<u64, u64>,
     max_unproven: usize,
     arrivals: u64,
+    peak: Peak,
 }
 
 struct Listed {
@@ -64,6 +66,7 @@ impl Requests {
             unproven: BTreeMap::new(),
             max_unproven: usize::try_from(max_unproven).unwrap_or(usize::MAX).max(1),
             arrivals: 0,
+            peak: Peak::default(),
         }
     }
 
@@ -105,6 +108,7 @@ impl Requests {
         self.insert_port(&ticket);
         self.unproven.insert(arrival, ticket.id);
         self.by_id.insert(ticket.id, Listed { ticket, arrival });
+        self.peak.rise(self.by_id.len());
         oldest
     }
 
@@ -169,6 +173,11 @@ impl Requests {
     pub(crate) fn remove(&mut self, ticket: &Ticket) {
         self.detach(ticket);
         self.by_id.remove(&ticket.id);
+        if self.peak.has_ebbed(self.by_id.len()) {
+            self.by_id.shrink_to_fit();
+            self.by_peer.shrink_to_fit();
+            memory::give_back();
+        }
     }
 
     /// A request by its id.

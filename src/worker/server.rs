@@ -11,7 +11,6 @@ use r_tftpd_broker::settings::WorkerStart;
 use r_tftpd_broker::wire::{self, Denial, ToBroker, ToWorker};
 use tokio::sync::Notify;
 use tokio::task::yield_now;
-use tracing::warn;
 
 use super::ahead::Ahead;
 use super::begin;
@@ -25,6 +24,7 @@ use super::record::{self, CacheUse, End, Origin};
 use super::requests::{Admission, Requests};
 use super::socket::send_once;
 use super::source::Source;
+use super::summary::Summaries;
 use super::ticket::{Ending, Phase, Ticket};
 use super::window::MAX_SEND;
 use crate::sys::MANY;
@@ -48,7 +48,8 @@ pub(crate) struct Server {
     ended: Notify,
     taken: Cell<u64>,
     dropped: Cell<u64>,
-    gave_way: Cell<GaveWay>,
+    /// Records that were not written.
+    pub(crate) summaries: Summaries,
 }
 
 /// Where datagrams are laid out and received.
@@ -71,15 +72,6 @@ pub(crate) enum Stopping {
     Draining,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct GaveWay {
-    count: u64,
-    reported: Option<Instant>,
-}
-
-/// Time between two lines about unproven requests that gave way.
-const GAVE_WAY_PERIOD: Duration = Duration::from_secs(10);
-
 impl Server {
     /// A server without requests.
     pub(crate) fn new(settings: WorkerStart, link: Link) -> Rc<Self> {
@@ -100,7 +92,7 @@ impl Server {
             ended: Notify::new(),
             taken: Cell::default(),
             dropped: Cell::default(),
-            gave_way: Cell::default(),
+            summaries: Summaries::new(),
             settings,
         })
     }
@@ -206,7 +198,7 @@ impl Server {
         let oldest = self.requests.borrow_mut().insert(Rc::clone(&ticket));
         if let Some(oldest) = oldest {
             self.end(&oldest, Ending::GaveWay);
-            self.note_gave_way();
+            self.summaries.note_gave_way();
         }
         match &ticket.request {
             Some(request) if request.kind == Kind::Read => {
@@ -227,7 +219,7 @@ impl Server {
         drop(requests);
         if let Some(oldest) = oldest.filter(|oldest| !oldest.has_turn()) {
             self.end(&oldest, Ending::GaveWay);
-            self.note_gave_way();
+            self.summaries.note_gave_way();
         }
     }
 
@@ -349,7 +341,7 @@ impl Server {
         self.proxy.finish(&self.link, ticket.id, proven);
         self.dropped
             .set(self.dropped.get() + result.figures.ignored);
-        record::write(ticket, end, result);
+        record::write(&self.summaries, ticket, proven, end, result);
         self.ended.notify_one();
     }
 
@@ -432,23 +424,5 @@ impl Server {
             requests: self.taken.get(),
             dropped: self.dropped.get(),
         }
-    }
-
-    fn note_gave_way(&self) {
-        let GaveWay { count, reported } = self.gave_way.get();
-        let count = count + 1;
-        let now = Instant::now();
-        if reported.is_some_and(|reported| now - reported < GAVE_WAY_PERIOD) {
-            self.gave_way.set(GaveWay { count, reported });
-            return;
-        }
-        warn!(
-            count,
-            "requests of clients that never answered gave way to newer ones"
-        );
-        self.gave_way.set(GaveWay {
-            count: 0,
-            reported: Some(now),
-        });
     }
 }

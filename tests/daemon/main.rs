@@ -13,6 +13,7 @@ mod records;
 mod retransmission;
 mod service;
 mod serving;
+mod similar;
 mod storms;
 mod writing;
 

@@ -40,9 +40,6 @@ const PREFIXES: usize = 65_536;
 /// Between two searches for prefixes that can be forgotten, as each looks at all of them.
 const SWEEP_PAUSE: Duration = Duration::from_millis(100);
 
-/// Between two log lines about one prefix.
-const LOG_PAUSE: Duration = Duration::from_secs(60);
-
 /// The budgets of all prefixes.
 #[derive(Debug, Default)]
 pub(super) struct Budgets {
@@ -66,7 +63,6 @@ struct Budget {
     left: u64,
     /// Up to when `left` was filled up.
     filled: Instant,
-    logged: Option<Instant>,
     reserve: HashMap<IpAddr, Instant>,
 }
 
@@ -87,18 +83,6 @@ impl Budgets {
     pub(super) fn refund(&mut self, peer: IpAddr, bytes: u64, now: Instant) {
         let budget = self.budget(peer, now);
         budget.left = budget.left.saturating_add(bytes).min(PREFIX_BURST);
-    }
-
-    /// Whether the last log line about this prefix is long ago.
-    pub(super) fn may_log(&mut self, peer: IpAddr, now: Instant) -> bool {
-        let budget = self.budget(peer, now);
-        let passes = !budget
-            .logged
-            .is_some_and(|at| is_within(at, LOG_PAUSE, now));
-        if passes {
-            budget.logged = Some(now);
-        }
-        passes
     }
 
     fn budget(&mut self, peer: IpAddr, now: Instant) -> &mut Budget {
@@ -124,10 +108,23 @@ impl Budgets {
             return;
         }
         self.swept = Some(now);
+        self.forget(now);
+    }
+
+    fn forget(&mut self, now: Instant) {
         self.prefixes.retain(|_, budget| {
             budget.fill(now);
             budget.left < PREFIX_BURST
         });
+    }
+
+    /// Forgets the prefixes whose budget is whole, and keeps no room for more.
+    pub(super) fn shrink(&mut self, now: Instant) {
+        self.forget(now);
+        self.prefixes.shrink_to_fit();
+        for budget in self.prefixes.values_mut() {
+            budget.reserve.shrink_to_fit();
+        }
     }
 }
 
@@ -151,7 +148,6 @@ impl Budget {
         Self {
             left: PREFIX_BURST,
             filled: now,
-            logged: None,
             reserve: HashMap::new(),
         }
     }
@@ -307,13 +303,5 @@ mod tests {
         );
         budgets.charge(address(1 << 17), start + Duration::from_secs(1));
         assert_eq!(budgets.prefixes.len(), 1);
-    }
-
-    #[test]
-    fn a_prefix_is_named_in_the_log_once_a_minute() {
-        let (mut budgets, now) = (Budgets::default(), Instant::now());
-        assert!(budgets.may_log(v4(1), now));
-        assert!(!budgets.may_log(v4(2), now));
-        assert!(budgets.may_log(v4(2), now + LOG_PAUSE));
     }
 }

@@ -7,6 +7,7 @@ use tracing::{debug, warn};
 use super::fetches::{Fault, Heard};
 use super::requests::Violation;
 use super::serve::MESSAGES;
+use super::trouble::Trouble;
 use super::{Broker, Error};
 use crate::channel::Channel;
 use crate::control::Report;
@@ -38,15 +39,15 @@ impl Broker {
         let file = match proxy.files.create() {
             Ok(file) => file,
             Err((failure, error)) => {
-                if let Some(held) = self.trouble.pass(now) {
-                    warn!(%error, held, "no cache file");
+                if self.may_tell(None, Trouble::CacheFile, now) {
+                    warn!(%error, "no cache file");
                 }
                 return self.send(ToWorker::NotFetched { id, failure }, None);
             }
         };
         let Some(job) = proxy.fetches.admit() else {
-            if let Some(held) = self.trouble.pass(now) {
-                warn!(%peer, held, "not fetched: no fetcher, or too many fetches at once");
+            if self.may_tell(Some(peer.ip()), Trouble::Fetch, now) {
+                warn!(%peer, "not fetched: no fetcher, or too many fetches at once");
             }
             let failure = Failure::Internal;
             return self.send(ToWorker::NotFetched { id, failure }, None);

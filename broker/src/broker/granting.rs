@@ -8,6 +8,7 @@ use tracing::warn;
 
 use super::requests::Answered;
 use super::resolve::{Opened, Path, Refused, Signpost, Symlink};
+use super::trouble::Trouble;
 use super::{Broker, Error};
 use crate::link::Link;
 use crate::wire::{Denial, ToWorker};
@@ -65,10 +66,10 @@ impl Broker {
             }
             Err(Refused::Denied(reason)) => {
                 if reason == Denial::OutsideRoot
-                    && let Some(held) = self.audit.pass(now)
+                    && self.may_tell(Some(peer.ip()), Trouble::Path, now)
                 {
                     let file = name.escape_ascii();
-                    warn!(%peer, %file, ?reason, held, "path refused");
+                    warn!(%peer, %file, ?reason, "path refused");
                 }
                 self.refuse(id, reason)
             }
@@ -133,13 +134,13 @@ impl Broker {
 
     /// One line for the operator; the target is shown without credentials.
     fn refuse_symlink(&mut self, place: &Place<'_>, symlink: &Symlink, reason: &str) {
-        let Some(held) = self.audit.pass(place.now) else {
+        if !self.may_tell(Some(place.peer.ip()), Trouble::Symlink, place.now) {
             return;
-        };
+        }
         let (peer, file) = (place.peer, place.name.escape_ascii());
         let link = symlink.name.escape_ascii();
         let target = without_credentials(&symlink.target);
-        warn!(%peer, %file, %link, target, reason, held, "symlink refused");
+        warn!(%peer, %file, %link, target, reason, "symlink refused");
     }
 }
 

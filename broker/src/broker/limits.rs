@@ -50,7 +50,7 @@ const GIVING_WAY: u32 = 64;
 const KEPT_FREE: usize = 8;
 
 /// Why a request is dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Excess {
     /// Not in `--allow-net`, or in `--deny-net`.
     Network,
@@ -167,48 +167,20 @@ impl Limits {
         is_late(silent, now).then_some(*oldest)
     }
 
+    /// Forgets what need not be known, and keeps no room for more.
+    pub(super) fn shrink(&mut self, now: Instant) {
+        self.clients.shrink_to_fit();
+        self.budgets.shrink(now);
+    }
+
     /// Gives bytes back that were charged and not sent to a silent peer.
     pub(super) fn refund(&mut self, peer: IpAddr, bytes: u64, now: Instant) {
         self.budgets.refund(peer, bytes, now);
-    }
-
-    /// Whether this is the time for another log line about requests of this prefix.
-    pub(super) fn may_log(&mut self, peer: IpAddr, now: Instant) -> bool {
-        self.budgets.may_log(peer, now)
     }
 }
 
 fn is_late(silent: &Silent, now: Instant) -> bool {
     now.saturating_duration_since(silent.since) >= GRACE
-}
-
-/// Lets a log line pass now and then.
-#[derive(Debug, Default)]
-pub(super) struct Throttle {
-    window: Option<Instant>,
-    passed: u32,
-    held: u64,
-}
-
-impl Throttle {
-    /// Lines in one window.
-    const LINES: u32 = 10;
-    const WINDOW: Duration = Duration::from_secs(10);
-
-    /// Whether a line may be written; if so, how many were held back since the last one.
-    pub(super) fn pass(&mut self, now: Instant) -> Option<u64> {
-        let fresh = |start: Instant| now.saturating_duration_since(start) < Self::WINDOW;
-        if !self.window.is_some_and(fresh) {
-            self.window = Some(now);
-            self.passed = 0;
-        }
-        if self.passed >= Self::LINES {
-            self.held += 1;
-            return None;
-        }
-        self.passed += 1;
-        Some(std::mem::take(&mut self.held))
-    }
 }
 
 #[cfg(test)]

@@ -13,19 +13,21 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use self::cache_file::CacheFiles;
-use self::limits::{Limits, Throttle};
+use self::limits::Limits;
 use self::outbox::Outbox;
 use self::proxy::Proxy;
 use self::receive::Receiver;
 use self::reply::PortRange;
 use self::requests::{Requests, Violation};
 use self::resolve::{Helpers, Resolver, Support};
+use self::trouble::Trouble;
 use crate::channel::{Channel, ReceiveError};
 use crate::control::{Facts, Report};
 use crate::inbox::Inbox;
 use crate::link::BadLink;
 use crate::lockdown;
 use crate::settings::{BrokerStart, LogSettings};
+use crate::similar::Similar;
 use crate::start;
 use crate::wire::{self, Denial, Hello, MAX_PATH, ToBroker, ToWorker};
 
@@ -46,6 +48,7 @@ mod scratch;
 mod serve;
 #[cfg(test)]
 mod tests;
+mod trouble;
 
 /// The process `r-tftpd-broker`: starts as the supervisor says on descriptor 3, serves until told
 /// to end. `start_log` starts the log.
@@ -139,10 +142,8 @@ struct Broker {
     /// The worker has said who it is.
     is_greeted: bool,
     dropped: u64,
-    /// For lines about files.
-    audit: Throttle,
-    /// For lines about sockets.
-    trouble: Throttle,
+    /// Lines that were not written.
+    similar: Similar<Trouble>,
 }
 
 /// What is done with the listeners.
@@ -182,8 +183,7 @@ impl Broker {
             phase: Phase::Ready,
             is_greeted: false,
             dropped: 0,
-            audit: Throttle::default(),
-            trouble: Throttle::default(),
+            similar: Similar::new(trouble::LINES),
         }
     }
 

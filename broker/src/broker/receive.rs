@@ -28,7 +28,7 @@ pub(super) struct Received<'b> {
 }
 
 /// Why a datagram is dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Junk {
     /// Longer than any request.
     TooLong,
@@ -70,10 +70,11 @@ impl Receiver {
         Ok(())
     }
 
-    /// The next datagram that was received.
-    pub(super) fn next(&mut self) -> Option<Result<Received<'_>, Junk>> {
+    /// The next datagram that was received; of one that is dropped also the sender, if it has one.
+    pub(super) fn next(&mut self) -> Option<Result<Received<'_>, (Option<IpAddr>, Junk)>> {
         let slot = self.slots.get(self.waiting.next()?)?;
-        Some(vet(slot.datagram(), slot.name(), slot.control()))
+        let vetted = vet(slot.datagram(), slot.name(), slot.control());
+        Some(vetted.map_err(|junk| (address(slot.name()).map(|peer| peer.ip()), junk)))
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::budget::REFUSED;
 use super::limits::{Excess, Limits};
 use super::proxy::Lead;
 use super::scratch::Scratch;
+use crate::memory::{self, Peak};
 use crate::wire::MAX_SCRATCH;
 
 /// All requests from their admission until the worker says `Done`.
@@ -19,6 +20,7 @@ pub(super) struct Requests {
     outstanding: HashMap<u64, Outstanding>,
     proven: u64,
     last_id: u64,
+    peak: Peak,
 }
 
 #[derive(Debug)]
@@ -93,6 +95,7 @@ impl Requests {
             outstanding: HashMap::new(),
             proven: 0,
             last_id: 0,
+            peak: Peak::default(),
         }
     }
 
@@ -110,6 +113,7 @@ impl Requests {
             proven: false,
         };
         self.outstanding.insert(self.last_id, request);
+        self.peak.rise(self.outstanding.len());
         Ok(self.last_id)
     }
 
@@ -125,11 +129,6 @@ impl Requests {
             self.limits.release(request.peer.ip(), id);
             self.limits.refund(request.peer.ip(), request.charged, now);
         }
-    }
-
-    /// Whether this is the time for another log line about requests of this prefix.
-    pub(super) fn may_log(&mut self, peer: IpAddr, now: Instant) -> bool {
-        self.limits.may_log(peer, now)
     }
 
     /// `Open`: who asks.
@@ -220,6 +219,11 @@ impl Requests {
         };
         self.limits
             .refund(peer, request.charged.saturating_sub(spent), now);
+        if self.peak.has_ebbed(self.outstanding.len()) {
+            self.outstanding.shrink_to_fit();
+            self.limits.shrink(now);
+            memory::give_back();
+        }
         Ok(())
     }
 

@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::fetches::Fetches;
 use super::limits::Excess;
 use super::receive::{Junk, Received};
 use super::reply::{self, PortRange};
 use super::requests::Requests;
+use super::trouble::Trouble;
 use super::{Broker, Error, Phase, system};
 use crate::channel::{Channel, Datagram, ReceiveError};
 use crate::control::{Counts, Order, Report, SIZE};
@@ -58,7 +59,8 @@ enum Next {
 /// Why a datagram is not handed on.
 #[derive(Debug)]
 enum Dropped {
-    Junk(Junk),
+    /// With its sender, if it has one.
+    Junk(Option<IpAddr>, Junk),
     Excess(IpAddr, Excess),
     /// No reply socket.
     Socket(SocketAddr, io::Error),
@@ -67,7 +69,9 @@ enum Dropped {
 impl Broker {
     /// Serves until told to end.
     pub(super) fn serve(&mut self) -> Result<(), Error> {
-        match self.run() {
+        let result = self.run();
+        self.tell_similar(Instant::now());
+        match result {
             // The worker has finished its last transfer, and with it the generation.
             Err(Error::Worker(ReceiveError::Closed)) if self.phase == Phase::Retired => Ok(()),
             result => result,
@@ -79,6 +83,9 @@ impl Broker {
         loop {
             let ready = self.wait(resting).map_err(system("ppoll"))?;
             let now = Instant::now();
+            if self.similar.due().is_some_and(|due| due <= now) {
+                self.tell_similar(now);
+            }
             if ready.control && self.obey()? == Next::End {
                 return Ok(());
             }
@@ -147,12 +154,16 @@ impl Broker {
             }
         }
         let is_resting = resting.outbox || resting.orders || resting.listeners;
+        let left = |due: Instant| due.saturating_duration_since(Instant::now());
         let timeout = match (is_blocked, self.inbox.is_empty()) {
             // Messages wait that could be answered: only a look at the rest.
-            (false, false) => Some(TimeSpec::from_duration(Duration::ZERO)),
-            _ => is_resting.then(|| TimeSpec::from_duration(PAUSE)),
+            (false, false) => Some(Duration::ZERO),
+            _ => [is_resting.then_some(PAUSE), self.similar.due().map(left)]
+                .into_iter()
+                .flatten()
+                .min(),
         };
-        match ppoll(&mut places, timeout, None) {
+        match ppoll(&mut places, timeout.map(TimeSpec::from_duration), None) {
             Ok(_) => (),
             Err(Errno::EINTR) => return Ok(Ready::default()),
             Err(error) => return Err(error.into()),
@@ -279,8 +290,8 @@ impl Broker {
                 // An error report for an earlier datagram, or no memory: the next one may be good.
                 Err(error) => {
                     must_rest = true;
-                    if let Some(held) = self.trouble.pass(now) {
-                        warn!(%error, held, "listener can not be read for the moment");
+                    if self.may_tell(None, Trouble::Listener, now) {
+                        warn!(%error, "listener can not be read for the moment");
                     }
                 }
             }
@@ -294,9 +305,11 @@ impl Broker {
             let Some(received) = self.receiver.next() else {
                 break;
             };
-            let admitted = received.map_err(Dropped::Junk).and_then(|received| {
-                admit(&received, &mut self.requests, self.ports.as_ref(), now)
-            });
+            let admitted = received
+                .map_err(|(client, junk)| Dropped::Junk(client, junk))
+                .and_then(|received| {
+                    admit(&received, &mut self.requests, self.ports.as_ref(), now)
+                });
             match admitted {
                 Ok((request, socket)) => self.send(ToWorker::Request(request), Some(socket))?,
                 Err(dropped) => self.drop(&dropped, now),
@@ -308,28 +321,23 @@ impl Broker {
     /// Counts a datagram that is not handed on; logs it when an operator can do something.
     fn drop(&mut self, dropped: &Dropped, now: Instant) {
         self.dropped += 1;
-        match dropped {
-            Dropped::Excess(peer, reason @ (Excess::PerClient | Excess::Budget))
-                if self.requests.may_log(*peer, now) =>
-            {
-                warn!(%peer, "requests dropped: {reason}");
+        let (client, trouble) = match dropped {
+            Dropped::Junk(client, junk) => (*client, Trouble::Junk(*junk)),
+            Dropped::Excess(client, excess) => (Some(*client), Trouble::Excess(*excess)),
+            // The address has moved to another machine (VRRP), which will answer.
+            Dropped::Socket(peer, error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                return debug!(%peer, %error, "{}", Trouble::Socket);
             }
-            Dropped::Excess(peer, reason @ Excess::Outstanding) => {
-                if let Some(held) = self.trouble.pass(now) {
-                    warn!(%peer, held, "request dropped: {reason}");
-                }
+            Dropped::Socket(peer, _) => (Some(peer.ip()), Trouble::Socket),
+        };
+        let peer = client.map(tracing::field::display);
+        match (self.may_tell(client, trouble, now), dropped) {
+            (false, _) => debug!(peer, "{trouble}"),
+            (true, Dropped::Socket(peer, error)) => warn!(%peer, %error, "{trouble}"),
+            (true, Dropped::Junk(..) | Dropped::Excess(_, Excess::Network)) => {
+                info!(peer, "{trouble}");
             }
-            // EADDRNOTAVAIL: the address has moved to another machine (VRRP), which will answer.
-            Dropped::Socket(peer, error) if error.kind() != io::ErrorKind::AddrNotAvailable => {
-                if let Some(held) = self.trouble.pass(now) {
-                    warn!(%peer, %error, held, "request dropped: no reply socket");
-                }
-            }
-            Dropped::Socket(peer, error) => {
-                debug!(%peer, %error, "request dropped: no reply socket")
-            }
-            Dropped::Excess(peer, reason) => debug!(%peer, "request dropped: {reason}"),
-            Dropped::Junk(reason) => debug!("datagram dropped: {reason}"),
+            (true, Dropped::Excess(..)) => warn!(peer, "{trouble}"),
         }
     }
 }

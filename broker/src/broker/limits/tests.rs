@@ -143,15 +143,3 @@ fn ten_thousand_clients_behind_one_prefix_start_at_once() {
         );
     }
 }
-
-#[test]
-fn log_lines_are_held_back_and_counted() {
-    let (mut throttle, now) = (Throttle::default(), Instant::now());
-    for _ in 0..Throttle::LINES {
-        assert_eq!(throttle.pass(now), Some(0));
-    }
-    assert_eq!(throttle.pass(now), None);
-    assert_eq!(throttle.pass(now), None);
-    assert_eq!(throttle.pass(now + Throttle::WINDOW), Some(2));
-    assert_eq!(throttle.pass(now + Throttle::WINDOW), Some(0));
-}

@@ -134,6 +134,8 @@ fn only_requests_are_taken_and_the_rest_of_them_is_not_looked_at() {
             .next()
             .unwrap()
             .map(|received| received.datagram.len());
+        let sender = Some(client.local_addr().unwrap().ip());
+        let expected = expected.map_err(|junk| (sender, junk));
         assert_eq!(answer, expected, "{}", datagram.escape_ascii());
         assert!(receiver.next().is_none());
     }
@@ -179,7 +181,7 @@ fn a_broadcast_or_multicast_request_is_ignored() {
         client.send_to(RRQ, (address, port)).unwrap();
         fill(&mut receiver, &listener);
         assert_eq!(
-            receiver.next().unwrap().unwrap_err(),
+            receiver.next().unwrap().unwrap_err().1,
             Junk::Broadcast,
             "{address}"
         );
