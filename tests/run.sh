@@ -53,6 +53,8 @@ main() {
   tests 'real HTTP servers' python3 tests/machine/origins.py target/release
   for_root 'every way to be started' python3 tests/machine/starts.py target/release
   for_root 'a network of namespaces' python3 tests/machine/network.py target/release
+  step 'load and floods' cargo build --release --locked --package r-tftpd-bench
+  for_root 'floods' python3 tests/machine/floods.py target/release
   for_root 'units as systemd reads them' python3 tests/machine/units.py target/release
   for_root 'cargo install' python3 tests/machine/install.py target/release
   for_root 'AppArmor profiles' python3 tests/machine/apparmor.py target/release

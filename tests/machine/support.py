@@ -143,6 +143,21 @@ class Daemon:
                 assert left > 0 and not self.closed, f"no such record: {self.records} {self.others}"
                 self.changed.wait(left)
 
+    def count(self, message):
+        """How many records with this message there are."""
+        return sum(record["fields"]["message"] == message for record in self.records)
+
+    def wait_for_many(self, number, message):
+        """Until there are so many records with this message."""
+        with self.changed:
+            found = self.changed.wait_for(lambda: self.count(message) >= number, DEADLINE)
+        assert found, f"{self.count(message)} of {number}: {message}"
+
+    def wait_until_closed(self):
+        """Until all processes have ended."""
+        with self.changed:
+            assert self.changed.wait_for(lambda: self.closed, DEADLINE), "processes left behind"
+
     def request(self, file):
         """The record of a request for a file."""
         return self.wait_for(
@@ -182,8 +197,7 @@ class Daemon:
 
     def __exit__(self, *_):
         self.process.terminate()
-        with self.changed:
-            assert self.changed.wait_for(lambda: self.closed, DEADLINE), "processes left behind"
+        self.wait_until_closed()
         assert self.process.wait() == 0, self.process.returncode
         assert not self.others, self.others
 

@@ -286,7 +286,8 @@ impl Session {
     fn acknowledge(&mut self, options: &Options, now: Instant) {
         self.acknowledged = self.last;
         if self.is_slow {
-            self.answer_at = Some(now + options.slowness);
+            // What the server sends again meanwhile makes it no slower.
+            self.answer_at.get_or_insert(now + options.slowness);
         } else {
             self.send_ack();
         }
