@@ -22,6 +22,7 @@ use crate::inbox::Inbox;
 use crate::settings::{BrokerStart, LogFormat, LogSettings, Sandbox};
 use crate::wire::{Hello, MAX_MESSAGE, Request, ToBroker, ToWorker, encode};
 
+mod hoarding;
 mod listening;
 mod proxying;
 mod serving;
