@@ -205,7 +205,8 @@ impl Broker {
                 self.requests.open(id)?;
                 self.open(id, &path, now)?;
             }
-            // Once per request and granted file: memory of a fixed size, bounded in all.
+            // Once per request and granted file: memory of a fixed size, bounded in all, and taken
+            // back when the request ends.
             ToBroker::Scratch { id, size } => match self.requests.scratch(id, size)? {
                 Some(file) => self.send(ToWorker::Scratch { id }, Some(file))?,
                 None => self.deny(id, Denial::Resources)?,

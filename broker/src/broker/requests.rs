@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::budget::REFUSED;
 use super::limits::{Excess, Limits};
 use super::proxy::Lead;
-use super::scratch::Scratch;
+use super::scratch::{Memory, Scratch};
 use crate::memory::{self, Peak};
 use crate::wire::MAX_SCRATCH;
 
@@ -31,8 +31,9 @@ struct Outstanding {
     file: File,
     /// Where a link leads, until it is fetched.
     lead: Option<Box<Lead>>,
-    /// Bytes of the memory file; none = not asked.
-    scratch: Option<u64>,
+    /// A memory file was asked for.
+    scratched: bool,
+    memory: Option<Memory>,
     proven: bool,
 }
 
@@ -109,7 +110,8 @@ impl Requests {
             charged,
             file,
             lead: None,
-            scratch: None,
+            scratched: false,
+            memory: None,
             proven: false,
         };
         self.outstanding.insert(self.last_id, request);
@@ -178,16 +180,19 @@ impl Requests {
         size: u64,
     ) -> Result<Option<std::os::fd::OwnedFd>, Violation> {
         let request = self.outstanding.get_mut(&id).ok_or(Violation::UnknownId)?;
-        if request.scratch.is_some() {
+        if request.scratched {
             return Err(Violation::Repeated);
         }
         let has_source = matches!(request.file, File::Granted | File::Linked);
         if !has_source || size > MAX_SCRATCH {
             return Err(Violation::Scratch);
         }
-        let file = self.scratch.create(size);
-        request.scratch = Some(if file.is_some() { size } else { 0 });
-        Ok(file)
+        request.scratched = true;
+        let Some((file, memory)) = self.scratch.create(size) else {
+            return Ok(None);
+        };
+        request.memory = Some(memory);
+        Ok(Some(file))
     }
 
     /// `Proven`.
@@ -209,7 +214,9 @@ impl Requests {
         let request = self.outstanding.remove(&id).ok_or(Violation::UnknownId)?;
         let peer = request.peer.ip();
         self.proven -= u64::from(request.proven);
-        self.scratch.release(request.scratch.unwrap_or(0));
+        if let Some(memory) = &request.memory {
+            self.scratch.release(memory);
+        }
         self.limits.release(peer, id);
         let spent = match request.file {
             _ if proven => 0,

@@ -102,8 +102,8 @@ const CALLS: &[Call] = calls! {
     close: SYS_close, "what was handed on";
     // Memory files.
     memfd_create: SYS_memfd_create, "for netascii; cache files where no directory has them";
-    ftruncate: SYS_ftruncate, "their size";
-    fcntl: SYS_fcntl, "F_ADD_SEALS: no other size, ever; F_DUPFD_CLOEXEC: cache files without /proc; \
+    ftruncate: SYS_ftruncate, "their size, and none when they are no longer needed";
+    fcntl: SYS_fcntl, "F_ADD_SEALS: never larger; F_DUPFD_CLOEXEC: memory files, cache files without /proc; \
         F_GETFD: debug builds look before they close";
     // Helper threads and the log.
     read: SYS_read, "a helper thread has answered (eventfd)";

@@ -2,6 +2,7 @@
 //! whatever the worker says of them.
 
 use std::net::Ipv4Addr;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::Duration;
 
 use super::*;
@@ -133,4 +134,31 @@ fn a_broken_promise_about_a_client_can_be_made_once_for_each_request() {
     captured.say_of_all(|id| ToBroker::Done { id, proven: true });
     captured.say_of_all(|id| ToBroker::Done { id, proven: true });
     assert!(matches!(captured.rig.end(), Err(Error::Violation(_))));
+}
+
+#[test]
+fn memory_is_taken_back_from_a_worker_that_keeps_its_descriptors() {
+    let rig = Rig::new();
+    let mut kept = Vec::new();
+    for _ in 0..10 {
+        let (_client, id) = rig.asked();
+        rig.open(id, b"file");
+        let size = crate::wire::MAX_SCRATCH;
+        rig.say(&ToBroker::Scratch { id, size });
+        let (message, mut files) = rig.hear();
+        assert_eq!(message, ToWorker::Scratch { id });
+        let file = fs::File::from(files.remove(0));
+        file.write_all_at(&[7; 100_000], 1 << 20).unwrap();
+        kept.push(file);
+        rig.say(&ToBroker::Done { id, proven: true });
+    }
+    let (_client, id) = rig.asked();
+    // The answer comes behind all that was said before.
+    assert_eq!(rig.open(id, b"nothing"), ToWorker::Missing { id });
+    let blocks: u64 = kept
+        .iter()
+        .map(|file| file.metadata().unwrap().blocks())
+        .sum();
+    assert_eq!(blocks, 0);
+    assert!(kept.iter().all(|file| file.write_all_at(&[7], 0).is_err()));
 }
