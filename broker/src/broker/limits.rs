@@ -60,6 +60,8 @@ pub(super) enum Excess {
     PerClient,
     /// The prefix has been sent too much that was never answered.
     Budget,
+    /// More come than can be handed on, and this client has not asked before.
+    Overload,
 }
 
 impl fmt::Display for Excess {
@@ -69,6 +71,7 @@ impl fmt::Display for Excess {
             Self::Outstanding => "too many requests outstanding",
             Self::PerClient => "too many requests of one address (--max-per-client)",
             Self::Budget => "too many requests of a network that does not answer",
+            Self::Overload => "more come than can be served, clients that repeat theirs go first",
         })
     }
 }

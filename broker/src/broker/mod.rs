@@ -15,6 +15,7 @@ use std::time::Instant;
 use self::cache_file::CacheFiles;
 use self::limits::Limits;
 use self::outbox::Outbox;
+use self::overload::Overload;
 use self::proxy::Proxy;
 use self::receive::Receiver;
 use self::reply::PortRange;
@@ -38,6 +39,7 @@ mod fetching;
 mod granting;
 mod limits;
 mod outbox;
+mod overload;
 mod proxy;
 mod receive;
 mod reply;
@@ -132,6 +134,7 @@ struct Broker {
     /// Empty once retired.
     listeners: Vec<OwnedFd>,
     receiver: Receiver,
+    overload: Overload,
     ports: Option<PortRange>,
     requests: Requests,
     resolver: Arc<Resolver>,
@@ -175,6 +178,7 @@ impl Broker {
             outbox: Outbox::new(),
             listeners: places.listeners,
             receiver: Receiver::new(),
+            overload: Overload::default(),
             ports: settings.port_range.map(PortRange::new),
             requests: Requests::new(Limits::new(allow, deny, max_per_client, max_outstanding)),
             resolver: places.resolver,

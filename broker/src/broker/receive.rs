@@ -70,6 +70,11 @@ impl Receiver {
         Ok(())
     }
 
+    /// How many datagrams were just received, and whether the listener had no more.
+    pub(super) fn received(&self) -> (usize, bool) {
+        (self.waiting.len(), self.waiting.len() < BATCH)
+    }
+
     /// The next datagram that was received; of one that is dropped also the sender, if it has one.
     pub(super) fn next(&mut self) -> Option<Result<Received<'_>, (Option<IpAddr>, Junk)>> {
         let slot = self.slots.get(self.waiting.next()?)?;

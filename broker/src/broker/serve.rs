@@ -86,6 +86,7 @@ impl Broker {
             if self.similar.due().is_some_and(|due| due <= now) {
                 self.tell_similar(now);
             }
+            self.overload.calm(now);
             if ready.control && self.obey()? == Next::End {
                 return Ok(());
             }
@@ -154,11 +155,15 @@ impl Broker {
             }
         }
         let is_resting = resting.outbox || resting.orders || resting.listeners;
+        let due = [self.similar.due(), self.overload.due()]
+            .into_iter()
+            .flatten()
+            .min();
         let left = |due: Instant| due.saturating_duration_since(Instant::now());
         let timeout = match (is_blocked, self.inbox.is_empty()) {
             // Messages wait that could be answered: only a look at the rest.
             (false, false) => Some(Duration::ZERO),
-            _ => [is_resting.then_some(PAUSE), self.similar.due().map(left)]
+            _ => [is_resting.then_some(PAUSE), due.map(left)]
                 .into_iter()
                 .flatten()
                 .min(),
@@ -285,7 +290,11 @@ impl Broker {
                 break;
             };
             match self.receiver.fill(listener) {
-                Ok(()) => self.hand_on(now)?,
+                Ok(()) => {
+                    let (datagrams, is_all) = self.receiver.received();
+                    self.overload.note_batch(datagrams, is_all, now);
+                    self.hand_on(now)?;
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => (),
                 // An error report for an earlier datagram, or no memory: the next one may be good.
                 Err(error) => {
@@ -308,6 +317,9 @@ impl Broker {
             let admitted = received
                 .map_err(|(client, junk)| Dropped::Junk(client, junk))
                 .and_then(|received| {
+                    if !self.overload.admits(received.peer, now) {
+                        return Err(Dropped::Excess(received.peer.ip(), Excess::Overload));
+                    }
                     admit(&received, &mut self.requests, self.ports.as_ref(), now)
                 });
             match admitted {

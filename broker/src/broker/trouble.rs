@@ -53,7 +53,7 @@ impl Trouble {
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Excess(reason @ (Excess::PerClient | Excess::Budget)) => {
+            Self::Excess(reason @ (Excess::PerClient | Excess::Budget | Excess::Overload)) => {
                 write!(f, "requests dropped: {reason}")
             }
             Self::Excess(reason) => write!(f, "request dropped: {reason}"),
