@@ -13,8 +13,8 @@ import time
 
 from support import DEADLINE, NAMES, PROGRAMS, Daemon, directory, main, namespaces, pattern, read, run, test, write
 
-# What a process may have kept of a flood: what the allocator could not give back in the middle of a page.
-KEPT = 3 * 1024  # KiB
+# What a process may keep of a flood: pieces the allocator can not give back, and the counts of like records.
+KEPT = 2.5 * 1024  # KiB
 CHARGE = 4 * (512 + 4 + 8 + 40)  # bytes, for a request that is not answered
 FLOOD = os.path.join(PROGRAMS, "r-tftpd-flood")
 LOAD = os.path.join(PROGRAMS, "r-tftpd-load")
@@ -26,6 +26,7 @@ FORGED = "198.18.0.0/15"
 # Of an IP packet to a client that has not answered: one block of 512 bytes, TFTP, UDP and IPv4.
 LARGEST = 512 + 4 + 8 + 20
 ETHERNET = 14  # bytes of its header
+FRAME = 60  # bytes of the smallest frame, which a short request is
 # What the client's side receives for each forged sender and port; and what is larger than may be.
 COUNTERS = f"""
 table ip floods {{
@@ -61,7 +62,7 @@ class Site:
             run([*self.server, "nft", REQUESTS])
             self.root = stack.enter_context(directory())
             write(f"{self.root}/file", CONTENTS)
-            write(f"{self.root}/small", CONTENTS[:100_000])
+            write(f"{self.root}/small", CONTENTS[:60_000])
             self.daemon = stack.enter_context(Daemon(self.root, *self.arguments, prefix=self.server))
             # What is done for the first time takes memory that stays.
             self.honest(50).finish()
@@ -95,19 +96,16 @@ class Site:
         return sorted(client.finish()["max_ms"] / 1000 for client in started)
 
     def answers(self):
-        """What came for forged senders: datagrams and bytes on the wire, and the most datagrams for one port."""
+        """What came for each forged sender and port: datagrams, and bytes on the wire."""
         table = json.loads(run([*self.attacker, "nft", "-j", "list", "table", "ip", "floods"]))["nftables"]
+        large = [entry["counter"]["packets"] for entry in table if "counter" in entry]
+        assert large == [0], f"{large} datagrams were larger than a block of 512 bytes"
         counts = [
             element["elem"]["counter"]
             for entry in table
             for element in entry.get("set", {}).get("elem", [])
         ]
-        large = [entry["counter"]["packets"] for entry in table if "counter" in entry]
-        assert large == [0], f"{large} datagrams were larger than a block of 512 bytes"
-        sizes = sum(count["bytes"] for count in counts)
-        datagrams = sum(count["packets"] for count in counts)
-        most = max((count["packets"] for count in counts), default=0)
-        return datagrams, sizes + ETHERNET * datagrams, most, len(counts)
+        return [(count["packets"], count["bytes"] + ETHERNET * count["packets"]) for count in counts]
 
     def requests(self):
         """Datagrams and bytes on the wire that came for the listener."""
@@ -121,12 +119,20 @@ class Site:
         run([*self.server, "nft", "reset counters table ip floods"])
 
     def wait_until_idle(self):
-        """Until no request is left; each has a descriptor. Then nothing may be left behind."""
-        name, end = "r-tftpd-worker", time.monotonic() + DEADLINE
-        while (after := self.measure())[name]["descriptors"] > self.before[name]["descriptors"]:
-            assert time.monotonic() < end, after
+        """Until all is as it was before, but for a little memory; returns the figures."""
+        end = time.monotonic() + DEADLINE
+        while True:
+            after = self.measure()
+            kept = [
+                (name, after[name], self.before[name])
+                for name in NAMES
+                if after[name]["descriptors"] != self.before[name]["descriptors"]
+                or after[name]["private"] - self.before[name]["private"] >= KEPT
+            ]
+            if not kept:
+                return after
+            assert time.monotonic() < end, kept
             time.sleep(0.1)
-        return after
 
     def counts(self):
         """The worker's figures."""
@@ -204,27 +210,27 @@ def assert_left_nothing(site, during=None):
             RSS_KiB=[one["rss"] for one in figures],
             descriptors=[one["descriptors"] for one in figures],
         )
-        assert after[name]["descriptors"] == site.before[name]["descriptors"], (name, after[name])
-        grown = after[name]["private"] - site.before[name]["private"]
-        assert grown < KEPT, f"{name} has kept {grown} KiB"
 
 
-def show_answers(site, limit=4):
-    """What forged senders got, which is at most `limit` datagrams for a request."""
-    requests, request_bytes = site.requests()
-    datagrams, sent_bytes, most, answered = site.answers()
-    assert most <= limit, f"{most} datagrams for one request"
+def show_answers(site):
+    """What forged senders got, which is at most four datagrams for a request."""
+    requests, asked = site.requests()
+    answers = site.answers()
+    datagrams, sent = (sum(column) for column in zip(*answers))
+    most = max(answers)
+    assert most[0] <= 4, f"{most[0]} datagrams for one request"
     show(
         "to forged senders",
         requests=requests,
-        answered=answered,
+        answered=len(answers),
         datagrams=datagrams,
-        bytes=sent_bytes,
-        most_for_one_request=most,
-        amplification_of_answered=f"{sent_bytes / (answered * request_bytes / requests):.2f}",
-        amplification=f"{sent_bytes / request_bytes:.2f}",
+        bytes=sent,
+        most_for_one_request=f"{most[0]} datagrams with {most[1]} bytes",
+        bytes_out_per_byte_in=f"{sent / asked:.2f}",
+        of_those_answered=f"{sent / (len(answers) * asked / requests):.2f}",
+        worst=f"{most[1] / FRAME:.1f}",
     )
-    return requests, answered, datagrams, sent_bytes
+    return requests, len(answers), datagrams, sent
 
 
 @test
@@ -238,7 +244,7 @@ def a_forged_sender_gets_four_datagrams_for_a_request_and_never_a_window():
 
 @test
 def a_hundred_thousand_forged_requests_keep_nobody_from_finishing_and_leave_nothing_behind():
-    with Site("--timeout", "0.5") as site:
+    with Site("--timeout", "0.3") as site:
         flood = site.flood("requests", "--total", "100000", "--rate", "20000")
         seconds = site.honest_one_by_one(50, 0.08)
         during = site.measure()
@@ -253,9 +259,11 @@ def a_hundred_thousand_forged_requests_keep_nobody_from_finishing_and_leave_noth
 
 @test
 def as_many_forged_requests_as_the_machine_can_send_keep_nobody_from_finishing():
-    with Site("--timeout", "0.5") as site:
-        flood = site.flood("requests", "--limit", "4")
-        seconds = site.honest_one_by_one(30, 0.08)
+    with Site("--timeout", "0.3") as site:
+        flood = site.flood("requests", "--limit", "6")
+        time.sleep(1)
+        seconds = site.honest_one_by_one(20, 0.1)
+        assert flood.process.poll() is None, "the flood was over first"
         during = site.measure()
         show("flood", **flood.finish())
         show("honest clients", times=times(seconds))
@@ -265,7 +273,7 @@ def as_many_forged_requests_as_the_machine_can_send_keep_nobody_from_finishing()
 
 @test
 def a_network_that_does_not_answer_is_sent_no_more_than_its_budget():
-    with Site("--timeout", "0.5") as site:
+    with Site("--timeout", "0.3") as site:
         begin = time.monotonic()
         flood = site.flood("requests", "--sources", "254", "--total", "60000", "--rate", "20000").finish()
         assert_left_nothing(site)
@@ -284,15 +292,17 @@ def a_network_that_does_not_answer_is_sent_no_more_than_its_budget():
 
 @test
 def junk_keeps_nobody_from_finishing():
-    with Site("--timeout", "0.5") as site:
-        flood = site.flood("junk", "--limit", "3")
-        seconds = site.honest_one_by_one(50, 0.04)
+    with Site("--timeout", "0.3") as site:
+        flood = site.flood("junk", "--limit", "6")
+        time.sleep(1)
+        seconds = site.honest_one_by_one(20, 0.1)
+        assert flood.process.poll() is None, "the flood was over first"
         during = site.measure()
         show("junk", **flood.finish())
         show("honest clients", times=times(seconds))
         assert_left_nothing(site, during)
         site.stop()
-        assert_log_is_honest(site, 100)
+        assert_log_is_honest(site, 70)
 
 
 @test
@@ -315,7 +325,7 @@ def a_thousand_slow_readers_keep_nobody_from_finishing():
 
 @test
 def acknowledgements_without_end_keep_nobody_from_finishing():
-    with Site("--timeout", "0.5") as site:
+    with Site("--timeout", "0.3") as site:
         storm = site.flood("acks", "--sources", "20", "--limit", "4")
         seconds = site.honest_one_by_one(50, 0.05)
         during = site.measure()
@@ -323,7 +333,7 @@ def acknowledgements_without_end_keep_nobody_from_finishing():
         show("storm", **figures, amplification=f"{figures['received_bytes'] / figures['bytes']:.4f}")
         show("honest clients", times=times(seconds))
         assert_left_nothing(site, during)
-        assert site.answers()[0] == 0, "strangers got an answer"
+        assert site.answers() == [], "strangers got an answer"
 
 
 def assert_log_is_honest(site, most):
@@ -340,9 +350,8 @@ def assert_log_is_honest(site, most):
     show("log", records=len(site.daemon.records), written=outcomes, similar=similar)
     assert outcomes["complete"] == most, outcomes
     assert max(outcomes.values()) <= 1000, outcomes
-    _, answered = site.answers()[2:]
-    assert sum(outcomes.values()) + sum(similar.values()) - most >= answered
-    return outcomes
+    # Those that gave way before they were answered are among them, too.
+    assert sum(outcomes.values()) + sum(similar.values()) - most >= len(site.answers())
 
 
 
