@@ -304,8 +304,10 @@ pub(crate) fn option(
 pub(crate) struct Birth<'a> {
     /// The program, opened before; the path it came from is not looked at again.
     pub(crate) program: BorrowedFd<'a>,
-    /// `argv[0]`, the only argument.
+    /// `argv[0]`.
     pub(crate) name: &'a CStr,
+    /// `argv[1]`, in a self-test alone.
+    pub(crate) argument: Option<&'a CStr>,
     /// Becomes descriptor 0: /dev/null.
     pub(crate) null: BorrowedFd<'a>,
     /// Becomes descriptor 3: the control channel.
@@ -378,7 +380,8 @@ fn become_program(birth: &Birth<'_>, report: BorrowedFd<'_>) -> RawFd {
             unsafe { nix::sys::signal::signal(signal, SigHandler::SigIgn) }?;
         }
         SigSet::empty().thread_set_mask()?;
-        let arguments = [birth.name.as_ptr(), std::ptr::null()];
+        let argument = birth.argument.map_or(std::ptr::null(), CStr::as_ptr);
+        let arguments = [birth.name.as_ptr(), argument, std::ptr::null()];
         let environment = [std::ptr::null::<libc::c_char>()];
         // SAFETY: both lists end with a null pointer; the strings outlive the call.
         let result = unsafe {

@@ -26,6 +26,17 @@ const TFTP_PORT: u16 = 69;
     args_override_self = true
 )]
 pub(super) struct Arguments {
+    /// What to do instead of serving
+    #[arg(value_enum, value_name = "COMMAND")]
+    command: Option<Command>,
+
+    /// With self-test: print JSON instead of a table
+    ///
+    /// One object: what is in force, what is missing, and every action with what was expected and
+    /// what came of it.
+    #[arg(long, requires = "command", help_heading = OTHER)]
+    pub(super) json: bool,
+
     /// Directory to serve; nothing outside of it can be read
     ///
     /// It is opened before rights are dropped, so the directories above it need not be readable for
@@ -188,6 +199,14 @@ const LIMITS: &str = "Limits";
 const SECURITY: &str = "Security";
 const OTHER: &str = "Other";
 
+/// What to do instead of serving.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Command {
+    /// Try what the processes must not be able to do, with the options of the service, and print
+    /// what came of it
+    SelfTest,
+}
+
 /// `--sandbox`.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum SandboxLevel {
@@ -212,6 +231,11 @@ enum LogChoice {
 }
 
 impl Arguments {
+    /// Whether to try the sandbox instead of serving.
+    pub(super) fn is_self_test(&self) -> bool {
+        self.command.is_some()
+    }
+
     /// What they mean, and what the user should know about them. `variable` looks up the
     /// environment.
     pub(super) fn into_settings(

@@ -14,7 +14,8 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
-use r_tftpd_broker::supervisor;
+use r_tftpd_broker::settings::LogSettings;
+use r_tftpd_broker::supervisor::{self, Settings};
 use tracing::{error, warn};
 
 use self::arguments::Arguments;
@@ -27,14 +28,18 @@ const JOURNAL_STREAM: &str = "JOURNAL_STREAM";
 const USAGE: u8 = 2;
 
 /// Runs the server as the command line says. Exit status 0 when the user ended it, 1 when it could
-/// not start or go on, 2 for a bad command line.
+/// not start or go on, or a self-test was surprised, 2 for a bad command line.
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments = match parse(std::env::args_os()) {
         Ok(arguments) => arguments,
         Err(message) => return show(&message),
     };
+    let (is_self_test, json) = (arguments.is_self_test(), arguments.json);
     let (mut settings, warnings) = arguments.into_settings(&|name| std::env::var(name).ok());
+    if is_self_test {
+        return self_test(&settings, json);
+    }
     log::start(&settings.log);
     // Said once, by us: the processes started later get a filter they can read.
     if !log::is_valid(&settings.log.filter) {
@@ -45,6 +50,22 @@ pub fn main() -> ExitCode {
     }
     match supervisor::run(&settings) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Tries the sandbox. Of the log, only what keeps it from starting is of interest.
+fn self_test(settings: &Settings, json: bool) -> ExitCode {
+    let log = LogSettings {
+        filter: "error".into(),
+        ..settings.log.clone()
+    };
+    log::start(&log);
+    match crate::self_test::run(settings, json) {
+        Ok(status) => status,
         Err(error) => {
             error!("{error}");
             ExitCode::FAILURE

@@ -108,7 +108,7 @@ fn start() -> Result<std::convert::Infallible, Box<dyn Error>> {
 }
 
 /// One thread that serves, and all blocking threads it will ever have.
-fn start_runtime() -> io::Result<Runtime> {
+pub(crate) fn start_runtime() -> io::Result<Runtime> {
     let runtime = Builder::new_current_thread()
         .enable_io()
         .enable_time()

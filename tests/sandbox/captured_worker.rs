@@ -1,40 +1,38 @@
 //! In the worker's place: its start, its descriptors, its lock-down, and then an attacker.
 
-use std::cell::Cell;
+use std::cell::OnceCell;
 use std::os::fd::OwnedFd;
 use std::process::{ExitCode, exit};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use r_tftpd::self_test::captured::worker::{open, receive};
+use r_tftpd::self_test::deeds::messages::tell;
+use r_tftpd::self_test::deeds::reports;
+use r_tftpd::self_test::probe::{Expected, Probe, WorkerPlace};
+use r_tftpd::self_test::{self};
 use r_tftpd::worker::sandbox;
-use r_tftpd_broker::channel::{Channel, Datagram};
+use r_tftpd_broker::channel::Channel;
 use r_tftpd_broker::control::{self, Counts, Order, Report};
-use r_tftpd_broker::inbox::Inbox;
 use r_tftpd_broker::settings::WorkerStart;
 use r_tftpd_broker::start;
-use r_tftpd_broker::wire::{self, Hello, MAX_MESSAGE, Request, ToBroker, ToWorker};
+use r_tftpd_broker::supervisor::self_test::{CONTENTS, FILE};
+use r_tftpd_broker::wire::{Hello, Request, ToBroker, ToWorker};
 
-use crate::probe::{Probe, WorkerPlace, number, report, say};
+use crate::paths;
+use crate::probe::{all, number, report, say};
 use crate::raw::call;
-use crate::{descriptors, fetches, memory, messages, paths, world};
 
 /// Every deed of a captured worker.
-pub(crate) fn probes() -> Vec<Probe<WorkerPlace>> {
-    [
-        world::everywhere(),
-        memory::everywhere(),
-        descriptors::of_worker(),
-        messages::of_worker(),
-        fetches::of_worker(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+pub(crate) fn probes() -> Vec<Probe> {
+    let mut probes = all(&[self_test::WORKER]);
+    probes.extend(reports::OF_WORKER.iter().chain(reports::ENDS_OF_WORKER));
+    probes
 }
 
 /// The file that is served to prove that a generation works, and its contents.
-pub(crate) const HELLO: (&str, &[u8]) = ("hello", b"inside: hello");
+pub(crate) const HELLO: (&str, &[u8]) = (FILE, CONTENTS);
 
 /// The request for a deed begins with this; its number in the list of [`probes`] follows.
 pub(crate) const PROBE: &str = "probe/";
@@ -62,8 +60,8 @@ pub(crate) fn main() -> ExitCode {
     let (epoll, facts) = sandbox::enter(start.sandbox, wait).unwrap();
     control.send(&Report::Ready(facts).to_bytes()).unwrap();
     let captured = Captured {
-        control: Rc::new(control),
-        broker: Rc::new(broker),
+        control: Arc::new(control),
+        broker: Arc::new(broker),
         probes,
         paths,
     };
@@ -82,9 +80,9 @@ const CONTROL: u64 = 0;
 const BROKER: u64 = 1;
 
 struct Captured {
-    control: Rc<Channel>,
-    broker: Rc<Channel>,
-    probes: Vec<Probe<WorkerPlace>>,
+    control: Arc<Channel>,
+    broker: Arc<Channel>,
+    probes: Vec<Probe>,
     paths: Vec<Vec<u8>>,
 }
 
@@ -138,24 +136,16 @@ impl Captured {
     }
 
     fn run(&self, index: usize, id: u64, reply: OwnedFd) {
-        let name = self.probes[index].name.clone();
-        let with_file = !name.starts_with("message: ");
-        let file = if with_file {
-            open(&self.broker, id, HELLO.0.into()).1
-        } else {
-            None
-        };
-        let (control, broker) = (Rc::clone(&self.control), Rc::clone(&self.broker));
+        let probe = self.probes[index];
         let place = WorkerPlace {
-            control,
-            broker,
+            control: Arc::clone(&self.control),
+            broker: Arc::clone(&self.broker),
             id,
-            reply,
-            file,
+            reply: Some(reply),
+            file: OnceCell::new(),
         };
-        let result = (self.probes[index].run)(&place);
-        report(&name, result);
-        if with_file {
+        report(probe.name, probe.run(&place));
+        if probe.expected != Expected::Replaced {
             send(&self.broker, &ToBroker::Done { id, proven: false });
         }
     }
@@ -171,23 +161,6 @@ impl Captured {
         )
         .unwrap();
         send(&self.broker, &ToBroker::Done { id, proven: false });
-    }
-}
-
-/// Asks the broker for a file as the worker does.
-pub(crate) fn open(
-    broker: &Channel,
-    id: u64,
-    path: Vec<u8>,
-) -> (Option<ToWorker>, Option<OwnedFd>) {
-    send(broker, &ToBroker::Open { id, path });
-    loop {
-        match receive(broker) {
-            // Requests that came meanwhile are asked again by their clients.
-            Some((ToWorker::Request(_), _)) => (),
-            Some((answer, file)) => return (Some(answer), file),
-            None => return (None, None),
-        }
     }
 }
 
@@ -214,27 +187,6 @@ fn contents(file: &OwnedFd) -> Vec<u8> {
     bytes
 }
 
-pub(crate) fn send(broker: &Channel, message: &ToBroker) {
-    let mut buffer = [0; MAX_MESSAGE];
-    let bytes = wire::encode(message, &mut buffer).unwrap();
-    // A broker that is gone is noticed when it is read.
-    let _ = broker.send(bytes);
-}
-
-thread_local! {
-    /// What came with the last message.
-    static INBOX: Cell<Inbox<ToWorker>> = Cell::default();
-}
-
-/// The next message of the broker with its descriptor; `None` when it is gone.
-pub(crate) fn receive(broker: &Channel) -> Option<(ToWorker, Option<OwnedFd>)> {
-    let mut inbox = INBOX.take();
-    if inbox.is_empty() {
-        let mut buffer = [0; MAX_MESSAGE + 1];
-        let Datagram { bytes, descriptors } = broker.receive_with(&mut buffer).ok()?;
-        inbox.fill(bytes, descriptors).unwrap();
-    }
-    let next = inbox.pop();
-    INBOX.set(inbox);
-    next
+fn send(broker: &Channel, message: &ToBroker) {
+    tell(broker, message).unwrap();
 }

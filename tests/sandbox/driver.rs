@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fs::{self, Permissions};
 use std::net::TcpListener;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::PermissionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,6 +13,9 @@ use std::thread;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use r_tftpd::self_test::deeds::fetches;
+use r_tftpd::self_test::probe::{Expected, Probe};
+use r_tftpd_broker::supervisor::self_test::{LINK, NAMED, furnish};
 use r_tftpd_test_support::DEADLINE;
 use r_tftpd_test_support::client::Client;
 use r_tftpd_test_support::daemon::{Daemon, message};
@@ -22,8 +25,8 @@ use serde_json::Value;
 use crate::captured_broker::{self, ALIVE};
 use crate::captured_worker::{self, HELLO, PATH, PROBE};
 use crate::paths::{self, Tree};
-use crate::probe::{Expected, Probe};
-use crate::{broker_files, captured_fetcher, degraded, fetches};
+use crate::raw::call;
+use crate::{captured_fetcher, degraded};
 
 /// A name and what to do.
 pub(crate) type Test = (String, Box<dyn FnOnce() + Send>);
@@ -132,9 +135,9 @@ impl Programs {
 }
 
 /// One test for each probe of a group: runs it against a fresh daemon.
-fn each<Place: 'static>(
+fn each(
     group: &'static str,
-    probes: Vec<Probe<Place>>,
+    probes: Vec<Probe>,
     programs: &Arc<Programs>,
     run: fn(&Path, usize, &str, Expected),
 ) -> Vec<Test> {
@@ -142,18 +145,17 @@ fn each<Place: 'static>(
     probes
         .map(|(index, Probe { name, expected, .. })| {
             let supervisor = programs.supervisor(group);
-            let title = name.clone();
-            named(group, &title, move || {
-                run(&supervisor, index, &name, expected);
+            named(group, name, move || {
+                run(&supervisor, index, name, expected);
             })
         })
         .collect()
 }
 
-/// A root with the file that is served to prove that a generation works.
-fn root() -> TempDir {
+/// A root with the files that deeds need; its link leads to this port of loopback.
+fn root(port: u16) -> TempDir {
     let root = TempDir::new();
-    root.write(HELLO.0, HELLO.1);
+    furnish(root.path(), port).unwrap();
     root
 }
 
@@ -166,10 +168,7 @@ fn serves(daemon: &Daemon) {
 fn worker(supervisor: &Path, index: usize, name: &str, expected: Expected) {
     let origin = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = origin.local_addr().unwrap().port();
-    let root = root();
-    let url = format!("http://user:{}@127.0.0.1:{port}/", fetches::SECRET);
-    symlink(url, root.path().join(fetches::LINK)).unwrap();
-    symlink("ftp://127.0.0.1/", root.path().join(fetches::DENIED)).unwrap();
+    let root = root(port);
     let ports = port.to_string();
     let daemon = Daemon::start(supervisor, root.path(), &["--proxy-ports", &ports]);
     Client::new(daemon.address()).ask(&format!("{PROBE}{index}"), &[]);
@@ -186,9 +185,9 @@ fn worker(supervisor: &Path, index: usize, name: &str, expected: Expected) {
 }
 
 fn broker(supervisor: &Path, index: usize, name: &str, expected: Expected) {
-    let root = root();
+    let root = root(80);
     let cache = TempDir::new();
-    let file = cache.write(broker_files::NAMED, b"named");
+    let file = cache.write(NAMED, b"named");
     for (path, mode) in [(cache.path(), 0o777), (&file, 0o666)] {
         fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
     }
@@ -204,11 +203,9 @@ fn broker(supervisor: &Path, index: usize, name: &str, expected: Expected) {
 
 /// Whatever a captured fetcher does, files are served and the next fetcher works.
 fn fetcher(supervisor: &Path, index: usize, name: &str, expected: Expected) {
-    let root = root();
-    symlink("http+nocache://127.0.0.1/", root.path().join(fetches::LINK)).unwrap();
+    let root = root(80);
     let daemon = Daemon::start(supervisor, root.path(), &[]);
-    let ask =
-        |what: &str| Client::new(daemon.address()).ask(&format!("{}/{what}", fetches::LINK), &[]);
+    let ask = |what: &str| Client::new(daemon.address()).ask(&format!("{LINK}/{what}"), &[]);
     ask(&format!("{PROBE}{index}"));
     judge(&daemon, name, expected);
     if matches!(expected, Expected::Killed | Expected::Replaced) {
@@ -304,7 +301,7 @@ fn judge(daemon: &Daemon, name: &str, expected: Expected) {
         // The end of the other process, which follows, can be seen first.
         Expected::Killed => message(record).contains("killed by seccomp") || is_result(record),
         Expected::Replaced => is_end(record),
-        Expected::Fails(_) | Expected::Harmless => is_end(record) || is_result(record),
+        _ => is_end(record) || is_result(record),
     };
     let record = daemon.wait_for(wanted);
     let result = record["fields"]["result"].as_str();
@@ -318,8 +315,23 @@ fn judge(daemon: &Daemon, name: &str, expected: Expected) {
                 "{name}: {record}"
             );
         }
-        Expected::Harmless => assert!(result.is_some(), "{name}: {record}"),
+        Expected::Landlock(abi) if landlock() >= abi => {
+            assert_eq!(result, Some("EACCES"), "{name}: {record}");
+        }
+        Expected::Possible => assert_eq!(result, Some("passed"), "{name}: {record}"),
+        Expected::Landlock(_) | Expected::Harmless => {
+            assert!(
+                result.is_some_and(|result| result != "could not be tried"),
+                "{name}: {record}"
+            );
+        }
     }
+}
+
+/// Version of the kernel's Landlock.
+fn landlock() -> u32 {
+    let version = call(libc::SYS_landlock_create_ruleset, &[0, 0, 1]).unwrap_or(0);
+    u32::try_from(version).unwrap()
 }
 
 /// A test that belongs to `group`.

@@ -4,25 +4,22 @@
 //! that name, it takes the same start message and descriptors, locks itself down with the same
 //! code, and then does what an attacker would do. Which deed is told by a request from the network.
 //!
+//! The deeds are those of the self-test (`r_tftpd::self_test`), and some that take a supervisor
+//! which goes on.
+//!
 //! Every deed must be refused with an error number, or kill the process, or be harmless; and each
 //! time the supervisor must go on and the next generation must serve.
 
 #![cfg(test)]
 
-mod broker_files;
 mod captured_broker;
 mod captured_fetcher;
 mod captured_worker;
 mod degraded;
-mod descriptors;
 mod driver;
-mod fetches;
-mod memory;
-mod messages;
 mod paths;
 mod probe;
 mod raw;
-mod world;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

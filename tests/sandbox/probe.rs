@@ -1,88 +1,15 @@
-//! What a probe is, and how a captured process tells its result.
+//! How a captured process tells the result of a probe.
 
 use std::io::Write;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::rc::Rc;
+use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;
-use r_tftpd_broker::channel::Channel;
+use r_tftpd::self_test::probe::{Group, Outcome, Probe};
 
-use crate::raw::call;
-
-/// One deed of an attacker.
-pub(crate) struct Probe<Place> {
-    /// Asked for under this name.
-    pub name: String,
-    /// What must come of it.
-    pub expected: Expected,
-    /// The deed.
-    pub run: Deed<Place>,
-}
-
-type Deed<Place> = Box<dyn Fn(&Place) -> Result<i64, Errno>>;
-
-/// What must come of a probe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Expected {
-    /// The kernel kills the process.
-    Killed,
-    /// The call fails with this error.
-    Fails(Errno),
-    /// The call may pass: it gives nothing the process does not have.
-    Harmless,
-    /// Broker or supervisor notice, and replace the generation.
-    Replaced,
-}
-
-impl<Place> Probe<Place> {
-    /// A deed.
-    pub(crate) fn new(
-        name: &str,
-        expected: Expected,
-        run: impl Fn(&Place) -> Result<i64, Errno> + 'static,
-    ) -> Self {
-        Self {
-            name: name.to_owned(),
-            expected,
-            run: Box::new(run),
-        }
-    }
-
-    /// A system call that kills, whatever its arguments; they are such that it would do harm.
-    pub(crate) fn kills(name: &str, number: i64, arguments: &[usize]) -> Self {
-        let arguments = arguments.to_vec();
-        Self::new(name, Expected::Killed, move |_| call(number, &arguments))
-    }
-}
-
-/// All that a captured worker has when a request has come.
-pub(crate) struct WorkerPlace {
-    /// To the supervisor.
-    pub control: Rc<Channel>,
-    /// To the broker.
-    pub broker: Rc<Channel>,
-    /// The request's number.
-    pub id: u64,
-    /// Connected to the client.
-    pub reply: OwnedFd,
-    /// The file that the broker granted, if the probe begins with one.
-    pub file: Option<OwnedFd>,
-}
-
-impl WorkerPlace {
-    /// The reply socket as an argument of a system call.
-    pub(crate) fn socket(&self) -> usize {
-        number(&self.reply)
-    }
-
-    /// The granted file as an argument of a system call.
-    pub(crate) fn granted(&self) -> usize {
-        number(
-            self.file
-                .as_ref()
-                .expect("the probe begins with a granted file"),
-        )
-    }
+/// All probes of groups, in their order: each is asked for by its number.
+pub(crate) fn all(groups: &[&[Group]]) -> Vec<Probe> {
+    let groups = groups.iter().flat_map(|groups| groups.iter());
+    groups.flat_map(|group| group.probes).copied().collect()
 }
 
 /// A descriptor as an argument of a system call.
@@ -90,17 +17,11 @@ pub(crate) fn number(descriptor: &impl AsRawFd) -> usize {
     usize::try_from(descriptor.as_raw_fd()).expect("an open descriptor")
 }
 
-/// The error number of a failure.
-pub(crate) fn errno(error: &std::io::Error) -> Errno {
-    error
-        .raw_os_error()
-        .map_or(Errno::UnknownErrno, Errno::from_raw)
-}
-
 /// Tells the driver how a probe ended, as a record in the log.
-pub(crate) fn report(probe: &str, result: Result<i64, Errno>) {
+pub(crate) fn report(probe: &str, result: Outcome) {
     match result {
         Ok(_) => say(probe, "passed"),
+        Err(Errno::UnknownErrno) => say(probe, "could not be tried"),
         Err(error) => say(probe, &format!("{error:?}")),
     }
 }

@@ -62,6 +62,12 @@ pub enum Error {
     NotReady,
     /// Broker and worker died too often.
     Unstable,
+    /// The self-test has no place for its files.
+    Stage(io::Error),
+    /// The self-test's own request was not answered.
+    NotServed,
+    /// A signal ended the self-test.
+    Interrupted,
 }
 
 impl Error {
@@ -168,6 +174,15 @@ impl fmt::Display for Error {
             Self::Unstable => f.write_str(
                 "broker and worker failed too often: the lines above say why; nothing is served",
             ),
+            Self::Stage(error) => write!(
+                f,
+                "self-test: no place for its files: {error}: set TMPDIR to a directory that the user \
+                 r-tftpd runs as can write to"
+            ),
+            Self::NotServed => f.write_str(
+                "self-test: a request over loopback was not answered: allow UDP over the interface lo",
+            ),
+            Self::Interrupted => f.write_str("self-test: interrupted"),
         }
     }
 }

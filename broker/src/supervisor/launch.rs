@@ -1,5 +1,6 @@
 //! Starts the processes of a generation, each with its start message and its descriptors.
 
+use std::ffi::CStr;
 use std::io;
 use std::net::UdpSocket;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -40,10 +41,7 @@ pub(super) struct Launcher {
     trust: Option<TrustFiles>,
     programs: Programs,
     null: OwnedFd,
-    broker: Vec<u8>,
-    worker: Vec<u8>,
-    /// Empty without a proxy.
-    fetcher: Vec<u8>,
+    messages: Messages,
 }
 
 /// What the supervisor has opened.
@@ -65,12 +63,7 @@ impl Launcher {
     pub(super) fn new(settings: &Settings, limits: Limits, places: Places) -> Result<Self, Error> {
         let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())
             .map_err(Error::system("open /dev/null"))?;
-        let broker = encode(&broker_start(settings, limits, &places))?;
-        let worker = encode(&worker_start(settings, limits))?;
-        let fetcher = match &settings.proxy {
-            Some(proxy) => encode(&fetcher_start(settings, proxy))?,
-            None => Vec::new(),
-        };
+        let messages = Messages::new(settings, limits, &places)?;
         Ok(Self {
             listeners: places.listeners,
             root: places.root,
@@ -79,10 +72,18 @@ impl Launcher {
             trust: places.trust,
             programs: places.programs,
             null,
-            broker,
-            worker,
-            fetcher,
+            messages,
         })
+    }
+
+    /// Gives further processes other start messages.
+    pub(super) fn replace_messages(&mut self, messages: Messages) {
+        self.messages = messages;
+    }
+
+    /// Whether cache files have a directory.
+    pub(super) fn has_cache(&self) -> bool {
+        self.cache.is_some()
     }
 
     /// Whether generations have a fetcher.
@@ -105,26 +106,12 @@ impl Launcher {
     /// Which one could not be started, and why. The other one is gone then, too.
     pub(super) fn launch(&self) -> Result<[(Role, Process); 2], (Role, io::Error)> {
         let (to_worker, to_broker) = Channel::pair().map_err(|error| (Role::Broker, error))?;
-        let directories = [self.fallback.as_ref(), self.cache.as_ref()];
-        // In the order that `BrokerStart` says.
-        let broker: Vec<_> = [to_worker.as_fd(), self.root.as_fd()]
-            .into_iter()
-            .chain(directories.into_iter().flatten().map(AsFd::as_fd))
-            .chain(self.listeners.iter().map(AsFd::as_fd))
-            .collect();
-        let named = |role| move |error| (role, error);
         let broker = self
-            .start(Role::Broker, &self.programs.broker, &self.broker, &broker)
-            .map_err(named(Role::Broker))?;
-        let to_broker = [to_broker.as_fd()];
+            .start_broker(&to_worker, &self.listeners, None)
+            .map_err(|error| (Role::Broker, error))?;
         let worker = self
-            .start(
-                Role::Worker,
-                &self.programs.worker,
-                &self.worker,
-                &to_broker,
-            )
-            .map_err(named(Role::Worker))?;
+            .start_worker(&to_broker, None)
+            .map_err(|error| (Role::Worker, error))?;
         Ok([(Role::Broker, broker), (Role::Worker, worker)])
     }
 
@@ -133,20 +120,66 @@ impl Launcher {
     /// # Errors
     /// Why there is none.
     pub(super) fn launch_fetcher(&self, broker: &Process) -> io::Result<Process> {
+        let (to_fetcher, to_broker) = Channel::pair()?;
+        let fetcher = self.start_fetcher(&to_broker, None)?;
+        hand_fetcher(broker, &to_fetcher)?;
+        Ok(fetcher)
+    }
+
+    /// Starts a broker. `captured` is for a self-test alone.
+    ///
+    /// # Errors
+    /// As fork(2), execveat(2), sendmsg(2).
+    pub(super) fn start_broker(
+        &self,
+        to_worker: &Channel,
+        listeners: &[UdpSocket],
+        captured: Option<&CStr>,
+    ) -> io::Result<Process> {
+        let directories = [self.fallback.as_ref(), self.cache.as_ref()];
+        // In the order that `BrokerStart` says.
+        let descriptors: Vec<_> = [to_worker.as_fd(), self.root.as_fd()]
+            .into_iter()
+            .chain(directories.into_iter().flatten().map(AsFd::as_fd))
+            .chain(listeners.iter().map(AsFd::as_fd))
+            .collect();
+        let (program, message) = (&self.programs.broker, &self.messages.broker);
+        self.start(Role::Broker, program, message, &descriptors, captured)
+    }
+
+    /// Starts a worker. `captured` is for a self-test alone.
+    ///
+    /// # Errors
+    /// As fork(2), execveat(2), sendmsg(2).
+    pub(super) fn start_worker(
+        &self,
+        to_broker: &Channel,
+        captured: Option<&CStr>,
+    ) -> io::Result<Process> {
+        let (program, message) = (&self.programs.worker, &self.messages.worker);
+        let descriptors = [to_broker.as_fd()];
+        self.start(Role::Worker, program, message, &descriptors, captured)
+    }
+
+    /// Starts a fetcher. `captured` is for a self-test alone.
+    ///
+    /// # Errors
+    /// As fork(2), execveat(2), sendmsg(2); there is no proxy.
+    pub(super) fn start_fetcher(
+        &self,
+        to_broker: &Channel,
+        captured: Option<&CStr>,
+    ) -> io::Result<Process> {
         let (Some(program), Some(trust)) = (&self.programs.fetcher, &self.trust) else {
             return Err(io::ErrorKind::NotFound.into());
         };
-        let (to_fetcher, to_broker) = Channel::pair()?;
-        // The broker could not: its lock-down has no such call.
-        to_fetcher.set_nonblocking()?;
         let files = trust.open()?;
         let descriptors: Vec<_> = [to_broker.as_fd()]
             .into_iter()
             .chain(files.iter().map(AsFd::as_fd))
             .collect();
-        let fetcher = self.start(Role::Fetcher, program, &self.fetcher, &descriptors)?;
-        broker.hand(Order::Fetcher, to_fetcher.as_fd())?;
-        Ok(fetcher)
+        let message = &self.messages.fetcher;
+        self.start(Role::Fetcher, program, message, &descriptors, captured)
     }
 
     fn start(
@@ -155,11 +188,48 @@ impl Launcher {
         program: &OwnedFd,
         message: &[u8],
         descriptors: &[BorrowedFd<'_>],
+        captured: Option<&CStr>,
     ) -> io::Result<Process> {
         let (program, null) = (program.as_fd(), self.null.as_fd());
-        let process = Process::start(role, program, null, message, descriptors)?;
+        let process = Process::start(role, program, null, message, descriptors, captured)?;
         debug!(pid = process.pid(), "{role} started");
         Ok(process)
+    }
+}
+
+/// Hands the channel to a fetcher to `broker`.
+///
+/// # Errors
+/// As fcntl(2), sendmsg(2); the broker is just ending.
+pub(super) fn hand_fetcher(broker: &Process, to_fetcher: &Channel) -> io::Result<()> {
+    // The broker could not: its lock-down has no such call.
+    to_fetcher.set_nonblocking()?;
+    broker.hand(Order::Fetcher, to_fetcher.as_fd())
+}
+
+/// The start messages.
+#[derive(Debug)]
+pub(super) struct Messages {
+    broker: Vec<u8>,
+    worker: Vec<u8>,
+    /// Empty without a proxy.
+    fetcher: Vec<u8>,
+}
+
+impl Messages {
+    /// Encodes them.
+    ///
+    /// # Errors
+    /// [`Error::TooManyNetworks`].
+    pub(super) fn new(settings: &Settings, limits: Limits, places: &Places) -> Result<Self, Error> {
+        Ok(Self {
+            broker: encode(&broker_start(settings, limits, places))?,
+            worker: encode(&worker_start(settings, limits))?,
+            fetcher: match &settings.proxy {
+                Some(proxy) => encode(&fetcher_start(settings, proxy))?,
+                None => Vec::new(),
+            },
+        })
     }
 }
 

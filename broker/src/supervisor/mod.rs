@@ -13,6 +13,7 @@
 //! - `generations`: who has to be started, told and ended when; pure. `note`: what to tell the user.
 //! - `manager`: tells systemd how we do.
 //! - `watch`: does what `generations` says, and tells it what happened.
+//! - [`self_test`]: tries what the others must not be able to do, instead of serving.
 
 mod activation;
 mod directory;
@@ -27,10 +28,12 @@ mod note;
 mod process;
 mod programs;
 mod root;
+pub mod self_test;
 mod socket;
 mod trust;
 mod watch;
 
+use std::net::UdpSocket;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -40,11 +43,12 @@ use nix::unistd::geteuid;
 use self::directory::Directory;
 pub use self::error::Error;
 use self::generations::Rules;
-use self::identity::Identity;
+use self::identity::{Identity, Rights};
 use self::launch::{Launcher, Places};
 use self::limits::Limits;
 pub use self::listen::{ListenAddress, ParseError};
 use self::manager::Manager;
+pub use self::process::Role;
 use self::programs::Programs;
 use self::root::Root;
 use self::trust::TrustFiles;
@@ -167,6 +171,44 @@ pub fn run(settings: &Settings) -> Result<(), Error> {
     let manager = Manager::from_environment(settings.drain_timeout)?;
     // 3. Signals wait in a descriptor from now on: none interrupts the steps below.
     let signals = watch::signals()?;
+    // 4. to 12. All that is opened, and every right given up.
+    let Prepared {
+        places,
+        limits,
+        rights,
+        receive_buffer,
+    } = prepare(settings, activated)?;
+    // 13. Start, watch and replace the others until we are told to end.
+    let launcher = Launcher::new(settings, limits, places)?;
+    let in_force = InForce {
+        receive_buffer,
+        bounding_set_kept: rights.bounding_set_kept,
+    };
+    let rules = Rules {
+        sandbox: settings.sandbox,
+        uid: geteuid().as_raw(),
+        drain_timeout: settings.drain_timeout,
+        ping_every: manager.ping_every(),
+        proxy: settings.proxy.is_some(),
+    };
+    Watch::new(launcher, manager, signals, in_force, rules).run()
+}
+
+/// What is there when every right has been given up.
+struct Prepared {
+    places: Places,
+    limits: Limits,
+    rights: Rights,
+    /// In bytes.
+    receive_buffer: usize,
+}
+
+/// Opens all that the other processes will be given, and gives up every right. `activated` are
+/// sockets from systemd.
+///
+/// # Errors
+/// [`Error`]: what keeps the service from starting.
+fn prepare(settings: &Settings, activated: Option<Vec<UdpSocket>>) -> Result<Prepared, Error> {
     // 4. Who we shall be, while the user database can be read.
     let identity = Identity::resolve(settings.user.as_deref())?;
     // 5. The root, while the directories above it can be passed.
@@ -214,26 +256,17 @@ pub fn run(settings: &Settings) -> Result<(), Error> {
         files.assert_readable().map(|()| files)
     });
     let trust = trust.transpose()?;
-    // 13. Start, watch and replace the others until we are told to end.
-    let places = Places {
-        listeners,
-        root,
-        fallback,
-        cache,
-        trust,
-        programs,
-    };
-    let launcher = Launcher::new(settings, limits, places)?;
-    let in_force = InForce {
+    Ok(Prepared {
+        places: Places {
+            listeners,
+            root,
+            fallback,
+            cache,
+            trust,
+            programs,
+        },
+        limits,
+        rights,
         receive_buffer,
-        bounding_set_kept: rights.bounding_set_kept,
-    };
-    let rules = Rules {
-        sandbox: settings.sandbox,
-        uid: geteuid().as_raw(),
-        drain_timeout: settings.drain_timeout,
-        ping_every: manager.ping_every(),
-        proxy: settings.proxy.is_some(),
-    };
-    Watch::new(launcher, manager, signals, in_force, rules).run()
+    })
 }

@@ -20,7 +20,7 @@ const LAST_MOMENT: u8 = 20;
 
 /// Which program a process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
+pub enum Role {
     /// `r-tftpd-broker`.
     Broker,
     /// `r-tftpd-worker`.
@@ -91,7 +91,8 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Starts `program` and sends it its start message with descriptors.
+    /// Starts `program` and sends it its start message with descriptors. `captured` is what a
+    /// self-test has it do in place of its work.
     ///
     /// # Errors
     /// As fork(2), execveat(2), sendmsg(2).
@@ -101,6 +102,7 @@ impl Process {
         null: BorrowedFd<'_>,
         message: &[u8],
         descriptors: &[BorrowedFd<'_>],
+        captured: Option<&CStr>,
     ) -> io::Result<Self> {
         let (ours, theirs) = Channel::pair()?;
         ours.set_nonblocking()?;
@@ -109,6 +111,7 @@ impl Process {
         let birth = sys::Birth {
             program,
             name: role.argument(),
+            argument: captured,
             null,
             control: theirs.as_fd(),
         };

@@ -19,7 +19,15 @@ fn shell(script: &str) -> Process {
     file.write_all(script.as_bytes()).unwrap();
     file.rewind().unwrap();
     let shell = fs::File::open("/bin/sh").unwrap();
-    Process::start(Role::Worker, shell.as_fd(), file.as_fd(), b"start\n", &[]).unwrap()
+    Process::start(
+        Role::Worker,
+        shell.as_fd(),
+        file.as_fd(),
+        b"start\n",
+        &[],
+        None,
+    )
+    .unwrap()
 }
 
 fn wait_for(descriptor: BorrowedFd<'_>) {
@@ -167,8 +175,15 @@ fn the_start_message_and_orders_arrive_in_turn() {
 #[test]
 fn a_program_that_can_not_be_executed_is_an_error() {
     let null = fs::File::open("/dev/null").unwrap();
-    let error =
-        Process::start(Role::Broker, null.as_fd(), null.as_fd(), b"start", &[]).unwrap_err();
+    let error = Process::start(
+        Role::Broker,
+        null.as_fd(),
+        null.as_fd(),
+        b"start",
+        &[],
+        None,
+    )
+    .unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::EACCES));
 }
 
