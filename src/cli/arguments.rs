@@ -26,17 +26,6 @@ const TFTP_PORT: u16 = 69;
     args_override_self = true
 )]
 pub(super) struct Arguments {
-    /// What to do instead of serving
-    #[arg(value_enum, value_name = "COMMAND")]
-    command: Option<Command>,
-
-    /// With self-test: print JSON instead of a table
-    ///
-    /// One object: what is in force, what is missing, and every action with what was expected and
-    /// what came of it.
-    #[arg(long, requires = "command", help_heading = OTHER)]
-    pub(super) json: bool,
-
     /// Directory to serve; nothing outside of it can be read
     ///
     /// It is opened before rights are dropped, so the directories above it need not be readable for
@@ -171,6 +160,20 @@ pub(super) struct Arguments {
     #[command(flatten)]
     proxy: Proxy,
 
+    /// What to do instead of serving: try the sandbox with the other options given
+    ///
+    /// It listens on free ports of loopback, so that it can be run beside the service; where to
+    /// listen and whom to answer have no effect.
+    #[arg(value_enum, value_name = "COMMAND", help_heading = SELF_TEST)]
+    command: Option<Command>,
+
+    /// Print what came of it as JSON; with self-test only
+    ///
+    /// One object: what is in force, what is missing, and every action with what was expected and
+    /// what came of it.
+    #[arg(long, requires = "command", help_heading = SELF_TEST)]
+    pub(super) json: bool,
+
     /// Layout of log records; default is compact (no timestamp) under systemd, full otherwise
     ///
     /// Records go to standard error, one line each.
@@ -197,13 +200,13 @@ const FILES: &str = "Files";
 const NETWORK: &str = "Network";
 const LIMITS: &str = "Limits";
 const SECURITY: &str = "Security";
+const SELF_TEST: &str = "Self-test";
 const OTHER: &str = "Other";
 
 /// What to do instead of serving.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Command {
-    /// Try what the processes must not be able to do, with the options of the service, and print
-    /// what came of it
+    /// Has each process try what it must not be able to do, and prints what came of it
     SelfTest,
 }
 

@@ -3,6 +3,7 @@
 /// For `-h`: where to go on.
 pub(super) const SHORT: &str = "\
 Try it out: r-tftpd --root . --port 6969, and fetch with curl -O tftp://localhost:6969/FILE
+See what the sandbox holds here: r-tftpd self-test
 --help says more on each option, with examples, signals and environment; r-tftpd(8) what the log
 says and what to do then.";
 
@@ -22,6 +23,8 @@ Examples:
   r-tftpd --root /srv/tftp --fallback http://boot.example.org/images/
           Fetch what is not below /srv/tftp. A symlink there can name a URL, too:
           ln -s https+nocache://images.example.org/ /srv/tftp/images
+  r-tftpd self-test --root /srv/tftp
+          See what the sandbox holds, on this machine and with these options; --json for scripts.
 
 Environment:
   RUST_LOG      What to log: error, warn, info (default), debug, trace or off, also by module, such
@@ -40,4 +43,5 @@ Signals:
   SIGUSR1          Log how many transfers there are, and what is in the cache
   SIGUSR2          Empty the cache
 
-Exit status: 0 when ended by a signal, 1 when it can not start or go on, 2 for a bad command line.";
+Exit status: 0 when ended by a signal, 1 when it can not start or go on, 2 for a bad command line.
+Of self-test: 0 when all was as expected, 1 on a surprise or when it can not start.";

@@ -259,7 +259,12 @@ fn a_bad_value_is_refused_with_the_reason_and_an_example() {
         ("--proxy-ports 80,", "ports and ranges", "80,443,8000-8100"),
         ("--proxy-ports 9-8", "ports and ranges", "80,443,8000-8100"),
         ("--rot /srv", "unexpected argument", "--root"),
-        ("/srv/tftp", "unexpected argument", "--help"),
+        (
+            "/srv/tftp",
+            "invalid value '/srv/tftp' for '[COMMAND]'",
+            "self-test",
+        ),
+        ("--json", "not provided", "COMMAND"),
         ("-r", "a value is required", "--root"),
     ] {
         let message = refused(line);
@@ -378,12 +383,29 @@ fn both_helps_fit_100_columns_and_name_every_option() {
             assert!(line.chars().count() <= 100, "{line}");
         }
         for argument in command.get_arguments() {
-            let long = argument.get_long().unwrap();
-            assert!(help.contains(&format!("--{long}")), "{long}");
-            assert_ne!(argument.get_help_heading(), None, "{long}");
+            let name = match argument.get_long() {
+                Some(long) => format!("--{long}"),
+                None => "[COMMAND]".into(),
+            };
+            assert!(help.contains(&name), "{name}");
+            assert_ne!(argument.get_help_heading(), None, "{name}");
         }
     }
     command.debug_assert();
+}
+
+#[test]
+fn the_self_test_takes_the_options_of_the_service_on_both_sides() {
+    for line in [
+        "self-test --json --root /srv/tftp",
+        "--root /srv/tftp self-test --json",
+        "--json --root /srv/tftp self-test",
+    ] {
+        let arguments = parse(["r-tftpd"].into_iter().chain(line.split(' '))).unwrap();
+        assert!(arguments.is_self_test() && arguments.json, "{line}");
+        assert_eq!(settings(line), settings("--root /srv/tftp"), "{line}");
+    }
+    assert!(!parse(["r-tftpd"]).unwrap().is_self_test());
 }
 
 #[test]

@@ -13,7 +13,7 @@ pub(super) struct Missing {
 }
 
 /// Rights that Landlock has learnt, and what follows where it has not: the ABI that brought each.
-const RIGHTS: [(u32, &str, &str); 4] = [
+pub(super) const RIGHTS: [(u32, &str, &str); 4] = [
     (
         3,
         "Landlock's right to cut files (ABI 3, Linux 6.2)",

@@ -23,6 +23,13 @@ use self::deeds::{
 use self::probe::{Group, Needs};
 pub use self::report::run;
 
+/// Rights that Landlock has learnt: the ABI that brought each, what it is, and what follows where it
+/// is missing.
+#[must_use]
+pub fn rights() -> [(u32, &'static str, &'static str); 4] {
+    missing::RIGHTS
+}
+
 /// Plays a captured worker, if that is what this process was started for.
 #[must_use]
 pub fn worker() -> Option<ExitCode> {

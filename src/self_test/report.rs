@@ -133,11 +133,14 @@ fn judge(expected: Expected, met: &Met, facts: &Facts, openat2: bool) -> Verdict
     let is_expected = match expected {
         Expected::Killed => *met == Met::Killed,
         Expected::Fails(errno) => failed(errno),
-        Expected::Landlock(abi) if facts.landlock_abi < abi => match met {
-            Met::Passed => return Verdict::Missing,
-            // Permissions may stand in the way all the same.
-            met => matches!(met, Met::Failed(_)),
-        },
+        // Permissions may stand in the way all the same.
+        Expected::Landlock(abi) if facts.landlock_abi < abi => {
+            let possible = matches!(met, Met::Passed | Met::Failed(_));
+            if possible && !failed(Errno::EACCES) && !failed(Errno::EPERM) {
+                return Verdict::Missing;
+            }
+            possible
+        }
         Expected::Landlock(_) => failed(Errno::EACCES),
         Expected::Harmless => matches!(met, Met::Passed | Met::Failed(_)),
         Expected::Possible => *met == Met::Passed,
@@ -452,7 +455,8 @@ mod tests {
         };
         let judge = |abi, met| judge(expected, &met, &facts(abi), true);
         assert_eq!(judge(3, Met::Passed), Verdict::Missing);
-        assert_eq!(judge(3, Met::Failed(libc::ECONNREFUSED)), Verdict::Pass);
+        assert_eq!(judge(3, Met::Failed(libc::ECONNREFUSED)), Verdict::Missing);
+        assert_eq!(judge(3, Met::Failed(libc::EACCES)), Verdict::Pass);
         assert_eq!(judge(3, Met::Killed), Verdict::Fail);
         assert_eq!(judge(4, Met::Passed), Verdict::Fail);
         assert_eq!(judge(4, Met::Failed(libc::EACCES)), Verdict::Pass);

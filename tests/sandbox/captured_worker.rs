@@ -95,7 +95,7 @@ impl Captured {
                     .send(&Report::Counts(Counts::default()).to_bytes())
                     .unwrap();
             }
-            Ok(Ok(Order::User(_))) => (),
+            Ok(Ok(Order::Go | Order::User(_))) => (),
             Ok(Ok(_)) => exit(0),
             _ => exit(1),
         }

@@ -26,7 +26,7 @@ use crate::captured_broker::{self, ALIVE};
 use crate::captured_worker::{self, HELLO, PATH, PROBE};
 use crate::paths::{self, Tree};
 use crate::raw::call;
-use crate::{captured_fetcher, degraded};
+use crate::{captured_fetcher, degraded, self_test};
 
 /// A name and what to do.
 pub(crate) type Test = (String, Box<dyn FnOnce() + Send>);
@@ -43,6 +43,7 @@ pub(crate) fn main() -> ExitCode {
         each("fetcher", captured_fetcher::probes(), &programs, fetcher),
         paths(&programs),
         degraded::tests(),
+        self_test::tests(programs.supervisor("worker")),
         lists(),
     ];
     let wanted = |(name, _): &Test| {
@@ -329,7 +330,7 @@ fn judge(daemon: &Daemon, name: &str, expected: Expected) {
 }
 
 /// Version of the kernel's Landlock.
-fn landlock() -> u32 {
+pub(crate) fn landlock() -> u32 {
     let version = call(libc::SYS_landlock_create_ruleset, &[0, 0, 1]).unwrap_or(0);
     u32::try_from(version).unwrap()
 }

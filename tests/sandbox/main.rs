@@ -17,9 +17,11 @@ mod captured_fetcher;
 mod captured_worker;
 mod degraded;
 mod driver;
+mod old_landlock;
 mod paths;
 mod probe;
 mod raw;
+mod self_test;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -36,7 +38,7 @@ fn main() -> ExitCode {
         .and_then(|name| name.into_string().ok())
         .as_deref()
     {
-        Some("r-tftpd-worker") => captured_worker::main(),
+        Some("r-tftpd-worker") => self_test::unconfined().unwrap_or_else(captured_worker::main),
         Some("r-tftpd-broker") => captured_broker::main(),
         Some("r-tftpd-fetcher") => captured_fetcher::main(),
         Some(degraded::NAME) => degraded::main(),

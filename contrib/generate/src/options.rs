@@ -11,7 +11,7 @@ pub(crate) fn synopsis(command: &Command) -> String {
     for option in command.get_arguments().filter(|option| has_letter(option)) {
         page.push_str(&format!(".Op {}\n", flags(option, Form::Letter)));
     }
-    page.push_str(".Op Ar option ...\n");
+    page.push_str(".Op Ar option ...\n.Nm\n.Cm self-test\n.Op Fl -json\n.Op Ar option ...\n");
     page
 }
 
@@ -49,6 +49,9 @@ enum Form {
 
 /// `Fl r , Fl -root Ar dir`.
 fn flags(option: &Arg, form: Form) -> String {
+    if option.is_positional() {
+        return "Ar command".into();
+    }
     let letter = option.get_short().map(|letter| format!("Fl {letter}"));
     let word = option.get_long().map(|word| format!("Fl -{word}"));
     let names = match form {

@@ -12,6 +12,7 @@ const ROOT: Argument = Argument::Held(Held::Root);
 const SERVED: Argument = Argument::Held(Held::Served);
 const CACHE: Argument = Argument::Held(Held::Cache);
 const NAME: Argument = Argument::Text(c"r-tftpd-self-test/file");
+const OTHER: Argument = Argument::Text(c"r-tftpd-self-test/other");
 const NEW: Argument = Argument::Text(c"r-tftpd-self-test/new");
 const NAMED: Argument = Argument::Text(c"named");
 const MADE: Argument = Argument::Text(c"made");
@@ -53,7 +54,7 @@ pub(in super::super) const FILES: &[Probe] = calls! {
     LANDLOCK "open the list of processes" SYS_openat2(HERE, PROC, LIST, 24);
     LANDLOCK "list the root" SYS_openat2(ROOT, DOT, LIST, 24);
     LANDLOCK "write a file below the root" SYS_openat2(SERVED, NAME, WRITE, 24);
-    LANDLOCK "cut a file below the root" SYS_openat2(SERVED, NAME, CUT, 24);
+    LANDLOCK "cut a file below the root" SYS_openat2(SERVED, OTHER, CUT, 24);
     LANDLOCK "create a file below the root" SYS_openat2(SERVED, NEW, CREATE, 24);
     LANDLOCK "create an unnamed file" SYS_openat2(SERVED, DOT, UNNAMED, 24);
     LANDLOCK "create an unnamed file in the root" SYS_openat2(ROOT, DOT, UNNAMED, 24);

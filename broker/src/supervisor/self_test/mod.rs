@@ -142,7 +142,8 @@ impl SelfTest {
         if places.cache.is_some() {
             places.cache = Some(stage.cache()?);
         }
-        // What keeps a process from starting is said; what deeds make processes say would alarm.
+        // What keeps a process from starting is said; what deeds make processes say would alarm, and
+        // so would what they say at an end like this.
         let with_log = |filter: &str| {
             let mut settings = settings.clone();
             if settings.log.filter.is_empty() {
@@ -151,7 +152,8 @@ impl SelfTest {
             settings
         };
         let quiet = Messages::new(&with_log("off"), limits, &places)?;
-        let mut launcher = Launcher::new(&with_log("error"), limits, places)?;
+        let mut launcher =
+            Launcher::new(&with_log("r_tftpd_broker::lockdown=error"), limits, places)?;
         let first = listeners.first().ok_or(Error::NotServed)?;
         let mut set = Set::whole(&launcher, first)
             .map_err(|error| Error::System("starting a process", error))?;

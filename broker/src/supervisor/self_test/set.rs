@@ -220,12 +220,11 @@ impl Set {
 }
 
 impl Drop for Set {
-    /// Whoever can ends by itself: to be killed takes longer, and alarms the others.
+    /// The broker first: it alone would say so if the others ended before it.
     fn drop(&mut self) {
-        for member in self.members.iter().rev() {
+        for member in self.members.drain(..) {
             member.process.tell(Order::Stop);
         }
-        while self.members.pop().is_some() {}
     }
 }
 

@@ -111,6 +111,8 @@ pub fn furnish(served: &Path, port: u16) -> io::Result<()> {
     let below = served.join(DIRECTORY);
     fs::create_dir_all(below.join("directory"))?;
     fs::write(served.join(FILE), CONTENTS)?;
+    // To be cut, where nothing stops that.
+    fs::write(below.join("other"), CONTENTS)?;
     let url = format!("http+nocache://user:{SECRET}@127.0.0.1:{port}/");
     symlink(url, served.join(LINK))?;
     symlink("ftp://127.0.0.1/", served.join(DENIED_LINK))?;
