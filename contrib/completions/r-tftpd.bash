@@ -24,7 +24,7 @@ _r__tftpd() {
 
     case "${cmd}" in
         r__tftpd)
-            opts="-r -p -l -s -m -t -f -C -L -h -V --root --wrq-devnull --port --listen --systemd --allow-net --deny-net --port-range --max-connections --max-per-client --timeout --max-retries --max-blksize --max-windowsize --drain-timeout --no-rfc2347 --user --sandbox --fallback --cache-dir --cache-size --cache-max-object --cache-entries --stale-if-error --proxy-ports --proxy-timeout --ca-file --no-tftp-headers --disable-proxy --log-format --help --version"
+            opts="-r -p -l -s -m -t -f -C -L -h -V --root --wrq-devnull --port --listen --systemd --allow-net --deny-net --port-range --max-connections --max-per-client --timeout --max-retries --max-blksize --max-windowsize --drain-timeout --no-rfc2347 --user --sandbox --fallback --cache-dir --cache-size --cache-max-object --cache-entries --stale-if-error --proxy-ports --proxy-timeout --ca-file --no-tftp-headers --disable-proxy --json --log-format --help --version self-test"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

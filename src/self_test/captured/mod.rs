@@ -65,7 +65,7 @@ fn wait_for_go(control: &Channel) -> io::Result<()> {
     let mut buffer = [0; control::SIZE + 1];
     match control.receive(&mut buffer).map(Order::from_bytes) {
         Ok(Ok(Order::Go)) => Ok(()),
-        other => Err(io::Error::other(format!("no order to go but {other:?}"))),
+        _ => Err(io::ErrorKind::InvalidData.into()),
     }
 }
 

@@ -59,7 +59,7 @@ fn wait_for_request(broker: &Channel) -> io::Result<(u64, OwnedFd)> {
         match receive(broker) {
             Some((ToWorker::Request(request), Some(reply))) => return Ok((request.id, reply)),
             Some(_) => (),
-            None => return Err(io::Error::other("the broker is gone")),
+            None => return Err(io::ErrorKind::UnexpectedEof.into()),
         }
     }
 }

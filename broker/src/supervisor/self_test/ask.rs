@@ -40,7 +40,7 @@ pub(super) fn get(listener: &UdpSocket) -> io::Result<()> {
                 // Opcode 3 is data, 4 an acknowledgement; the block is the first.
                 let expected = [&[0, 3, 0, 1], CONTENTS].concat();
                 if datagram.get(..length) != Some(&expected) {
-                    return Err(io::Error::other("another answer than the file"));
+                    return Err(io::ErrorKind::InvalidData.into());
                 }
                 socket.send_to(&[0, 4, 0, 1], server)?;
                 return Ok(());

@@ -199,7 +199,7 @@ impl Set {
         let until = Instant::now() + PATIENCE;
         match self.find(Role::Fetcher).map(|member| member.hear(until)) {
             Some(Heard::Report(Report::Ready(_))) => Ok(()),
-            _ => Err(io::Error::other("the new fetcher is not ready")),
+            _ => Err(io::ErrorKind::TimedOut.into()),
         }
     }
 
