@@ -1,5 +1,6 @@
 //! In the fetcher's place: its start, its descriptors, its lock-down, and then an attacker.
 
+use std::os::fd::AsFd;
 use std::process::{ExitCode, exit};
 
 use nix::errno::Errno;
@@ -15,6 +16,7 @@ use r_tftpd_broker::settings::FetcherStart;
 use r_tftpd_broker::start;
 use r_tftpd_broker::wire::{self, Hello, MAX_MESSAGE};
 
+use crate::attacker;
 use crate::captured_broker::ALIVE;
 use crate::captured_worker::PROBE;
 use crate::probe::{all, report, say};
@@ -42,7 +44,11 @@ pub(crate) fn main() -> ExitCode {
         epoll.add(channel, event).unwrap();
     }
     let probes = probes();
-    let facts = sandbox::lock_down(&start).unwrap();
+    let facts = if attacker::is_careless() {
+        attacker::claim()
+    } else {
+        sandbox::lock_down(&start).unwrap()
+    };
     let mut place = FetcherPlace {
         control,
         broker,
@@ -86,6 +92,20 @@ fn handle_message(place: &mut FetcherPlace, probes: &[Probe]) {
         place.job = job;
         place.file = descriptors.into_iter().next();
         let rest = String::from_utf8(rest).unwrap();
+        if rest == attacker::DEAF {
+            say(&rest, "deaf");
+            loop {
+                handle_order(place);
+            }
+        }
+        if rest == attacker::FLOOD {
+            let file = place.file.as_ref().unwrap();
+            attacker::flood(&place.broker, file.as_fd());
+        }
+        if let Some(seed) = rest.strip_prefix(attacker::ATTACK) {
+            attacker::fetcher(seed.parse().unwrap(), place);
+            return;
+        }
         match rest.strip_prefix(PROBE) {
             Some(index) => {
                 let probe = &probes[index.parse::<usize>().unwrap()];

@@ -1,7 +1,7 @@
 //! In the worker's place: its start, its descriptors, its lock-down, and then an attacker.
 
 use std::cell::OnceCell;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::{ExitCode, exit};
 use std::sync::Arc;
 
@@ -20,9 +20,9 @@ use r_tftpd_broker::start;
 use r_tftpd_broker::supervisor::self_test::{CONTENTS, FILE};
 use r_tftpd_broker::wire::{Hello, Request, ToBroker, ToWorker};
 
-use crate::paths;
 use crate::probe::{all, number, report, say};
 use crate::raw::call;
+use crate::{attacker, paths};
 
 /// Every deed of a captured worker.
 pub(crate) fn probes() -> Vec<Probe> {
@@ -57,17 +57,22 @@ pub(crate) fn main() -> ExitCode {
         epoll.add(&broker, EpollEvent::new(EpollFlags::EPOLLIN, BROKER))?;
         Ok(epoll)
     };
-    let (epoll, facts) = sandbox::enter(start.sandbox, wait).unwrap();
+    let (epoll, facts) = if attacker::is_careless() {
+        (wait().unwrap(), attacker::claim())
+    } else {
+        sandbox::enter(start.sandbox, wait).unwrap()
+    };
     control.send(&Report::Ready(facts).to_bytes()).unwrap();
     let captured = Captured {
         control: Arc::new(control),
         broker: Arc::new(broker),
+        epoll,
         probes,
         paths,
     };
     loop {
         let mut events = [EpollEvent::empty()];
-        match epoll.wait(&mut events, EpollTimeout::NONE) {
+        match captured.epoll.wait(&mut events, EpollTimeout::NONE) {
             Ok(_) if events[0].data() == CONTROL => captured.handle_order(),
             Ok(_) => captured.handle_message(),
             Err(Errno::EINTR) => (),
@@ -82,6 +87,7 @@ const BROKER: u64 = 1;
 struct Captured {
     control: Arc<Channel>,
     broker: Arc<Channel>,
+    epoll: Epoll,
     probes: Vec<Probe>,
     paths: Vec<Vec<u8>>,
 }
@@ -130,6 +136,22 @@ impl Captured {
                     proven: false,
                 },
             );
+        } else if let Some(seed) = index(attacker::ATTACK) {
+            attacker::worker(seed, request.id, &self.broker, &self.epoll);
+        } else if let Some(seed) = index(attacker::HOSTILE_PATH) {
+            let path = attacker::path(seed, &self.paths);
+            say(&name, &describe(open(&self.broker, request.id, path)));
+            let id = request.id;
+            send(&self.broker, &ToBroker::Done { id, proven: true });
+        } else if name == attacker::FLOOD {
+            attacker::flood(&self.broker, reply.as_fd());
+        } else if name == attacker::FLOOD_SUPERVISOR {
+            attacker::flood(&self.control, reply.as_fd());
+        } else if name == attacker::DEAF {
+            say(&name, "deaf");
+            loop {
+                self.handle_order();
+            }
         } else {
             self.serve(request.id, &name, reply);
         }
@@ -152,8 +174,13 @@ impl Captured {
 
     fn serve(&self, id: u64, name: &str, reply: OwnedFd) {
         let (_, file) = open(&self.broker, id, name.into());
+        let Some(file) = file else {
+            // One that an attack has left behind.
+            send(&self.broker, &ToBroker::Done { id, proven: false });
+            return;
+        };
         let mut datagram = vec![0, 3, 0, 1];
-        datagram.extend(contents(&file.expect("a file to serve")));
+        datagram.extend(contents(&file));
         let length = datagram.len();
         call(
             libc::SYS_sendto,
@@ -178,7 +205,7 @@ fn describe((answer, file): (Option<ToWorker>, Option<OwnedFd>)) -> String {
 }
 
 /// The first bytes of a file, by the one call that is left for that.
-fn contents(file: &OwnedFd) -> Vec<u8> {
+pub(crate) fn contents(file: &OwnedFd) -> Vec<u8> {
     let mut bytes = vec![0; 100];
     let piece = [bytes.as_mut_ptr().addr(), bytes.len()];
     let arguments = [number(file), piece.as_ptr().addr(), 1, 0, 0, 0];

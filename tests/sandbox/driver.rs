@@ -26,7 +26,10 @@ use crate::captured_broker::{self, ALIVE};
 use crate::captured_worker::{self, HELLO, PATH, PROBE};
 use crate::paths::{self, Tree};
 use crate::raw::call;
-use crate::{captured_fetcher, degraded, self_test};
+use crate::{attacks, captured_fetcher, degraded, self_test};
+
+/// Begins the names of sets in which the captured process is not locked down.
+pub(crate) const CARELESS: &str = "careless-";
 
 /// A name and what to do.
 pub(crate) type Test = (String, Box<dyn FnOnce() + Send>);
@@ -42,6 +45,7 @@ pub(crate) fn main() -> ExitCode {
         each("broker", captured_broker::probes(), &programs, broker),
         each("fetcher", captured_fetcher::probes(), &programs, fetcher),
         paths(&programs),
+        attacks::tests(&programs),
         degraded::tests(),
         self_test::tests(programs.supervisor("worker")),
         lists(),
@@ -98,7 +102,7 @@ fn run(queue: &Mutex<VecDeque<Test>>) -> usize {
 }
 
 /// The real programs, and beside them sets in which this program takes one's place.
-struct Programs {
+pub(crate) struct Programs {
     directory: TempDir,
 }
 
@@ -106,7 +110,13 @@ impl Programs {
     fn new() -> Self {
         let directory = TempDir::new();
         let own = std::env::current_exe().unwrap();
-        for captured in ["worker", "broker", "fetcher"] {
+        for captured in [
+            "worker",
+            "broker",
+            "fetcher",
+            "careless-worker",
+            "careless-fetcher",
+        ] {
             let set = directory.path().join(captured);
             fs::create_dir(&set).unwrap();
             for (name, source) in [
@@ -115,7 +125,7 @@ impl Programs {
                 ("r-tftpd-worker", env!("CARGO_BIN_EXE_r-tftpd-worker")),
                 ("r-tftpd-fetcher", env!("CARGO_BIN_EXE_r-tftpd-fetcher")),
             ] {
-                let source = if name.ends_with(captured) {
+                let source = if name.ends_with(captured.trim_start_matches(CARELESS)) {
                     own.as_path()
                 } else {
                     Path::new(source)
@@ -130,7 +140,7 @@ impl Programs {
     }
 
     /// `r-tftpd` of the set in which `captured` is ours.
-    fn supervisor(&self, captured: &str) -> PathBuf {
+    pub(crate) fn supervisor(&self, captured: &str) -> PathBuf {
         self.directory.path().join(captured).join("r-tftpd")
     }
 }
@@ -154,13 +164,13 @@ fn each(
 }
 
 /// A root with the files that deeds need; its link leads to this port of loopback.
-fn root(port: u16) -> TempDir {
+pub(crate) fn root(port: u16) -> TempDir {
     let root = TempDir::new();
     furnish(root.path(), port).unwrap();
     root
 }
 
-fn serves(daemon: &Daemon) {
+pub(crate) fn serves(daemon: &Daemon) {
     let transfer = Client::new(daemon.address()).get(HELLO.0, &[]).unwrap();
     assert_eq!(transfer.bytes, HELLO.1);
 }

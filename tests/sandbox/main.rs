@@ -12,6 +12,8 @@
 
 #![cfg(test)]
 
+mod attacker;
+mod attacks;
 mod captured_broker;
 mod captured_fetcher;
 mod captured_worker;
