@@ -40,7 +40,7 @@ pub enum Report {
     Retired,
     /// Answers [`Order::Ping`].
     Counts(Counts),
-    /// Broker: the fetcher broke the protocol, and is not listened to any more.
+    /// Broker: the fetcher broke the protocol or hung up, and is not listened to any more.
     Distrust,
 }
 

@@ -30,6 +30,9 @@ pub(crate) const FLOOD_SUPERVISOR: &str = "flood-supervisor";
 /// Nothing is read any more but what the supervisor says.
 pub(crate) const DEAF: &str = "deaf";
 
+/// The channel to the broker is shut down, but nothing ends.
+pub(crate) const HANG_UP: &str = "hang-up";
+
 /// What an attempt came to, in the log.
 pub(crate) const KEPT: &str = "kept";
 /// See [`KEPT`].

@@ -11,7 +11,7 @@ use r_tftpd_test_support::client::Client;
 use r_tftpd_test_support::daemon::{Daemon, message};
 use serde_json::Value;
 
-use crate::attacker::{ATTACK, DEAF, ESCAPE, FLOOD, FLOOD_SUPERVISOR, HOSTILE_PATH, KEPT};
+use crate::attacker::{ATTACK, DEAF, ESCAPE, FLOOD, FLOOD_SUPERVISOR, HANG_UP, HOSTILE_PATH, KEPT};
 use crate::driver::{Programs, Test, named, root, serves};
 
 /// Different ways in which an attacker goes on.
@@ -87,6 +87,16 @@ pub(crate) fn tests(programs: &Arc<Programs>) -> Vec<Test> {
         "careless-fetcher",
         &[],
         flood_of_fetcher,
+    );
+    add(
+        "a fetcher that hangs up and lives on is replaced",
+        "fetcher",
+        &[],
+        |daemon| {
+            Client::new(daemon.address()).ask(&format!("{LINK}/{HANG_UP}"), &[]);
+            daemon.wait_for(|record| message(record) == "fetcher is back");
+            serves(daemon);
+        },
     );
     let figures = Arc::new(Mutex::new(BTreeMap::new()));
     for (who, attack) in [

@@ -98,6 +98,16 @@ fn handle_message(place: &mut FetcherPlace, probes: &[Probe]) {
                 handle_order(place);
             }
         }
+        if rest == attacker::HANG_UP {
+            nix::sys::socket::shutdown(
+                std::os::fd::AsRawFd::as_raw_fd(&place.broker),
+                nix::sys::socket::Shutdown::Both,
+            )
+            .unwrap();
+            loop {
+                handle_order(place);
+            }
+        }
         if rest == attacker::FLOOD {
             let file = place.file.as_ref().unwrap();
             attacker::flood(&place.broker, file.as_fd());

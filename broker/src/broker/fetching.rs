@@ -129,11 +129,9 @@ impl Broker {
             // The supervisor knows, and says why.
             Fault::Gone if lost == 0 => debug!("fetcher: {fault}"),
             Fault::Gone => warn!(lost, "fetcher: {fault}, its fetches fail"),
-            _ => {
-                warn!(lost, "fetcher: {fault}; it is replaced, its fetches fail");
-                self.report(Report::Distrust)?;
-            }
+            _ => warn!(lost, "fetcher: {fault}; it is replaced, its fetches fail"),
         }
-        Ok(())
+        // Also of one that is gone: a captured one may have hung up on us and live on.
+        self.report(Report::Distrust)
     }
 }
