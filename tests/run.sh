@@ -52,6 +52,7 @@ main() {
   tests 'real clients' python3 tests/machine/clients.py target/release
   tests 'real HTTP servers' python3 tests/machine/origins.py target/release
   for_root 'every way to be started' python3 tests/machine/starts.py target/release
+  for_root 'the self-test' python3 tests/machine/self_test.py target/release
   for_root 'a network of namespaces' python3 tests/machine/network.py target/release
   step 'load and floods' cargo build --release --locked --package r-tftpd-bench
   for_root 'floods' python3 tests/machine/floods.py target/release

@@ -332,6 +332,13 @@ def the_start_line_says_that_everything_is_in_force():
 
 
 @test
+def the_self_test_finds_no_surprise_beside_the_service():
+    report = json.loads(machine.run("r-tftpd", "self-test", "--root", "/srv/tftp", "--json"))
+    fails = [action for action in report["actions"] if action["verdict"] == "FAIL"]
+    assert report["clean"] and report["user"] == "r-tftpd" and report["tried"] > 600, fails
+
+
+@test
 def no_process_of_the_service_has_a_right_to_lose():
     assert_confined(SERVICE, bounding=0)
 

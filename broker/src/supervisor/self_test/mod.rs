@@ -38,7 +38,10 @@ use crate::control::Facts;
 /// follows.
 pub const ARGUMENT: &str = "--self-test=";
 
-/// Sets at once, at most: on a larger machine more would be no faster.
+/// Sets at once, for each processor: much of the time is spent waiting. And at most, as on a larger
+/// machine more would be no faster.
+const JOBS_EACH: usize = 2;
+/// See [`JOBS_EACH`].
 const MAX_JOBS: usize = 8;
 
 /// What is tried once.
@@ -126,7 +129,7 @@ impl SelfTest {
     pub fn new(settings: &Settings) -> Result<Self, Error> {
         let settings = &on_loopback(settings);
         let signals = watch::signals()?;
-        let jobs = thread::available_parallelism().map_or(1, NonZero::get);
+        let jobs = thread::available_parallelism().map_or(1, NonZero::get) * JOBS_EACH;
         let listeners = listeners(jobs.clamp(1, MAX_JOBS))?;
         let Prepared {
             mut places,

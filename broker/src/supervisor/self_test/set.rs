@@ -18,8 +18,8 @@ use crate::control::{Facts, Order, Report};
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A process closes its channels, by which the broker notices, before it has ended: when the broker
-/// has ended, the captured process gets this time to have ended first.
-const LAST_MOMENT: Duration = Duration::from_millis(40);
+/// has noticed, the captured process gets this time to have ended first.
+const LAST_MOMENT: Duration = Duration::from_millis(100);
 
 /// The processes. They end with the value.
 #[derive(Debug)]
@@ -176,15 +176,15 @@ impl Set {
             if captured == Role::Broker || broker.is_none() {
                 continue;
             }
-            if end(self, Role::Broker).is_some() {
-                let moment = Instant::now() + LAST_MOMENT;
-                let last = self.find(captured).map(|member| member.ended(moment));
-                return last.flatten().map_or(Seen::Noticed, Seen::End);
-            }
             let said = self.find(Role::Broker).map(|m| m.process.report());
-            if let Some(Ok(Some(Report::Distrust))) = said {
-                return Seen::Distrust;
-            }
+            let noticed = match said {
+                Some(Ok(Some(Report::Distrust))) => Seen::Distrust,
+                _ if end(self, Role::Broker).is_some() => Seen::Noticed,
+                _ => continue,
+            };
+            let moment = Instant::now() + LAST_MOMENT;
+            let last = self.find(captured).map(|member| member.ended(moment));
+            return last.flatten().map_or(noticed, Seen::End);
         }
         Seen::Nothing
     }
