@@ -162,10 +162,14 @@ pub(crate) fn worker(seed: usize, id: u64, broker: &Channel, epoll: &Epoll) {
     let mut sent = Vec::new();
     let mut files = 0;
     for attempt in 0..30 {
-        let bytes = if attempt < 29 {
-            to_broker(&mut chance, id, &sent)
-        } else {
-            vec![0xff; 100]
+        // It begins as an honest one does: more is possible then.
+        let bytes = match attempt {
+            0 => encoded(&ToBroker::Open {
+                id,
+                path: FILE.into(),
+            }),
+            29 => vec![0xff; 100],
+            _ => to_broker(&mut chance, id, &sent),
         };
         let gone = broker.send(&bytes).is_err();
         sent.push(bytes);
