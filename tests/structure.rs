@@ -339,7 +339,8 @@ fn no_program_links_the_part_of_another() {
 fn each_program_stays_within_its_size() {
     use object::ObjectSection;
     for (program, budget) in [
-        (env!("CARGO_BIN_EXE_r-tftpd"), 1_000_000),
+        // With the tables of the self-test, and JSON.
+        (env!("CARGO_BIN_EXE_r-tftpd"), 1_150_000),
         (env!("CARGO_BIN_EXE_r-tftpd-broker"), 750_000),
         (env!("CARGO_BIN_EXE_r-tftpd-worker"), 1_100_000),
         (env!("CARGO_BIN_EXE_r-tftpd-fetcher"), 4_000_000),
