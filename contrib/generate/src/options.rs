@@ -136,7 +136,11 @@ fn description(option: &Arg, command: &Command) -> String {
         };
         page.push_str(&paragraph(&format!("Default: {default}."), command));
     }
-    page
+    // A paragraph that nothing is in.
+    match page.strip_suffix(".Pp\n") {
+        Some(whole) => whole.to_owned(),
+        None => page,
+    }
 }
 
 /// What a value must be, in the words of the error for one that is not.
