@@ -6,19 +6,26 @@ use std::time::Duration;
 /// Round trips and trust of one transfer.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Path {
-    /// Slowest round of late, in microseconds, from a window to the ACK of all of it; 0 = none yet.
+    /// Slowest round of late, in microseconds, from a window to the ACK of all of it, or of a part
+    /// while none was acknowledged whole; 0 = none yet.
     round: u32,
     /// Fastest round ever, of the OACK too, in microseconds; 0 = none yet.
     trip: u32,
+    /// `round` is of whole windows.
+    is_whole: bool,
     /// Windows to arrive before the path is trusted again.
     doubt: u8,
 }
 
 impl Path {
-    /// A packet was answered after this time at most; it may have been sent more than once.
+    /// A packet was answered this time after it was sent last, so a trip may take longer. If it is
+    /// long, then rather because the first answer was lost: a trip that is too long would make all
+    /// that follows look too early.
     pub(super) fn note_trip(&mut self, trip: Duration) {
         let fastest = if self.trip == 0 { u32::MAX } else { self.trip };
-        self.trip = micros(trip).min(fastest);
+        if trip <= TRIP_MAX {
+            self.trip = micros(trip).min(fastest);
+        }
     }
 
     /// All that was sent, and sent once, is acknowledged; `whole` says it was a whole window.
@@ -26,7 +33,24 @@ impl Path {
         self.note_trip(round);
         self.doubt = self.doubt.saturating_sub(1);
         if whole {
+            if !self.is_whole {
+                *self = Self {
+                    round: 0,
+                    is_whole: true,
+                    ..*self
+                };
+            }
             self.round = micros(round).max(self.round - self.round / 8);
+        }
+    }
+
+    /// A part of a window is acknowledged after this time: a gap was reported. That counts while no
+    /// window has arrived whole, as where none ever does. Not if the client has waited: its own timer
+    /// says nothing about the path.
+    pub(super) fn note_part(&mut self, passed: Duration) {
+        let waited = PART_MAX.max(Duration::from_micros(self.trip.into()) * 4);
+        if !self.is_whole && !self.is_too_early(passed) && passed <= waited {
+            self.round = micros(passed).max(self.round - self.round / 8);
         }
     }
 
@@ -47,14 +71,24 @@ impl Path {
 
     /// Time after which an ACK of all that was sent is overdue.
     pub(super) fn patience(&self) -> Duration {
+        let least = if self.is_whole {
+            PATIENCE_MIN
+        } else {
+            PATIENCE_PART
+        };
         self.rounds(2)
-            .map_or(PATIENCE_UNKNOWN, |rounds| PATIENCE_MIN.max(rounds))
+            .map_or(PATIENCE_UNKNOWN, |rounds| least.max(rounds))
     }
 
-    /// Time after which a client that says nothing is asked; none while no whole window was
+    /// Time after which a client that says nothing is asked; none while nothing of a window was
     /// acknowledged.
     pub(super) fn silence(&self) -> Option<Duration> {
-        self.rounds(4).map(|rounds| SILENCE_MIN.max(rounds))
+        let least = if self.is_whole {
+            SILENCE_MIN
+        } else {
+            2 * PATIENCE_PART
+        };
+        self.rounds(4).map(|rounds| least.max(rounds))
     }
 
     fn rounds(&self, count: u32) -> Option<Duration> {
@@ -71,11 +105,17 @@ fn micros(time: Duration) -> u32 {
 /// Shortest round trip, in microseconds, that says how early an ACK is too early. Below it, the
 /// processors at both ends take more of the time than the path does.
 const TRIP_MIN: u32 = 200;
+/// Longest round trip that is believed: clients repeat an ACK after a second or more.
+const TRIP_MAX: Duration = Duration::from_millis(500);
 /// Windows for which a path that doubles or reorders packets is remembered.
 const DOUBT: u8 = 8;
 /// Patience while no window has arrived yet.
 const PATIENCE_UNKNOWN: Duration = Duration::from_millis(100);
 /// Shortest patience: below this a round trip says more about scheduling than about the path.
 const PATIENCE_MIN: Duration = Duration::from_millis(3);
+/// Shortest patience while the time of whole windows is not known.
+const PATIENCE_PART: Duration = Duration::from_millis(20);
 /// Shortest silence: clients that write to a slow disk now and then take that long.
 const SILENCE_MIN: Duration = Duration::from_millis(20);
+/// Longest time from a window to the report of a gap, if round trips are short.
+const PART_MAX: Duration = Duration::from_millis(100);

@@ -55,11 +55,12 @@ pub enum Transmit {
 /// - both again only after progress or a timeout. In lock-step a repeated ACK is never answered.
 ///
 /// **The end of a window.** When its last block is lost, or the ACK of all of it, no later block
-/// makes the client speak. A client that has acknowledged a whole window is therefore asked early,
+/// makes the client speak. A client of which we know how soon it answers is therefore asked early,
 /// after some round trips instead of its timeout: first by the last block alone, which a client
 /// that has the others completes, and one that has not answers with a report of the gap; then by
-/// whole windows. That neither spends retries nor counts as a timeout. Never in lock-step, where
-/// some clients do not bear a block that comes twice.
+/// whole windows. That neither spends retries nor counts as a timeout. In lock-step, where some
+/// clients do not bear a block that comes twice, not before a second has passed, and never if the
+/// client has said how long to wait.
 ///
 /// **Waiting for the source.** While the client has all that could be sent, or the window is not
 /// yet full because the source has no more, the client owes no answer: no timer runs and nothing
@@ -317,7 +318,7 @@ impl Session {
     fn handle_progress(&mut self, index: u64, now: Instant) {
         let kept = index + 1 - self.base;
         if self.base == 0 {
-            self.path.note_trip(now - self.timer.since());
+            self.path.note_trip(now - self.sent_at);
         }
         let whole = self.next - self.base == u64::from(self.granted.windowsize);
         let echo = self.is_echo(index, now);
@@ -330,6 +331,7 @@ impl Session {
             if whole {
                 self.cut.note(kept);
             }
+            self.path.note_part(now - self.sent_at);
             self.timer.start(now);
             if echo {
                 self.fill_window(now);

@@ -64,11 +64,6 @@ impl Timer {
         self.due.is_some()
     }
 
-    /// Since when the client owes an answer.
-    pub(super) fn since(&self) -> Instant {
-        self.since
-    }
-
     pub(super) fn deadline(&self) -> Option<Instant> {
         let due = self.due?;
         Some(self.silence_ends().map_or(due, |end| due.min(end)))

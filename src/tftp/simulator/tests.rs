@@ -208,3 +208,47 @@ fn losses_of_a_silent_client_are_mended_in_round_trips_not_in_timeouts() {
         );
     }
 }
+
+/// The median of the times in which eleven transfers of a MiB end, with loss in both directions.
+fn median(loss: u64, windowsize: u64, habit: Habit) -> Duration {
+    let len = 1 << 20;
+    let took = |seed| {
+        let mut client = Client::new(1468, windowsize, habit);
+        client.timeout = Duration::from_secs(1);
+        client.retries = 30;
+        let mut world = World::new(len, client);
+        for link in [&mut world.to_client, &mut world.to_server] {
+            link.loss = loss;
+            link.delay = Duration::from_millis(1);
+        }
+        world.random = Random::new(seed);
+        let ending = world.run();
+        assert!(
+            ending.received,
+            "{loss} of 1000 lost, {windowsize} {habit:?}, seed {seed}: {ending:?}"
+        );
+        ending.took
+    };
+    let mut all: Vec<_> = (0..11).map(took).collect();
+    all.sort_unstable();
+    all[5]
+}
+
+/// With 64 blocks hardly a window arrives whole, with one in five lost none of 16 either.
+#[test]
+fn where_no_window_arrives_whole_losses_are_mended_in_round_trips_too() {
+    for (loss, windowsize, allowed) in [(50, 64, 4), (200, 16, 30), (200, 64, 30)] {
+        for habit in [Habit::Once, Habit::Always] {
+            let median = median(loss, windowsize, habit);
+            let context = format!("{loss} of 1000 lost, {windowsize} {habit:?}: {median:?}");
+            assert!(median < Duration::from_secs(allowed), "{context}");
+        }
+    }
+}
+
+/// 715 blocks: of these and of their ACKs one in a hundred.
+#[test]
+fn in_lock_step_a_loss_costs_a_second_not_a_timeout() {
+    let median = median(10, 1, Habit::Once);
+    assert!(median < Duration::from_secs(22), "{median:?}");
+}

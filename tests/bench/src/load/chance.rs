@@ -1,4 +1,4 @@
-//! Loss that is the same in every run with the same seed.
+//! Chance that is the same in every run with the same seed.
 
 /// A generator of numbers (splitmix64).
 #[derive(Clone, Copy, Debug)]
@@ -19,13 +19,21 @@ impl Chance {
 
     /// Whether it happens this time.
     pub fn happens(&mut self) -> bool {
-        if self.threshold == 0 {
-            return false;
-        }
+        self.threshold != 0 && self.next() < self.threshold
+    }
+
+    /// Any number below `bound`.
+    #[allow(dead_code, reason = "the load generator, which shares this file, only loses")]
+    pub fn below(&mut self, bound: usize) -> usize {
+        let bound = u64::try_from(bound).expect("a number");
+        usize::try_from(self.next() % bound).expect("less than a number")
+    }
+
+    fn next(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.state;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) < self.threshold
+        mixed ^ (mixed >> 31)
     }
 }

@@ -1,6 +1,6 @@
 //! What the command line asks of the load generator.
 
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 /// Shown for a wrong command line.
@@ -8,6 +8,7 @@ pub const USAGE: &str = "\
 usage: r-tftpd-load --server ADDRESS:PORT --name NAME [OPTIONS]
 
   --expect FILE      what NAME holds; without it, ERROR 1 (not found) is the right answer
+  --from ADDRESS     of all clients; otherwise each has one of its own in 127.16.0.0/12
   --sessions N       at once (1)
   --total N          sessions in all: one begins as soon as another ends; 0 = without end (as many
                      as --sessions)
@@ -36,6 +37,8 @@ pub struct Options {
     pub name: String,
     /// What it holds, as it travels; `None` = it does not exist.
     pub expected: Option<Vec<u8>>,
+    /// The address of all clients; `None` = each has one of its own.
+    pub from: Option<Ipv4Addr>,
     /// Sessions at once.
     pub sessions: usize,
     /// Sessions in all; 0 = without end.
@@ -85,6 +88,7 @@ impl Options {
                 "--server" => server = Some(number(&value()?)?),
                 "--name" => name = Some(value()?),
                 "--expect" => file = Some(value()?),
+                "--from" => options.from = Some(number(&value()?)?),
                 "--sessions" => options.sessions = number(&value()?)?,
                 "--total" => total = Some(number(&value()?)?),
                 "--limit" => options.limit = Duration::from_secs_f64(number(&value()?)?),
@@ -128,6 +132,7 @@ impl Default for Options {
             server: SocketAddrV4::new([127, 0, 0, 1].into(), 69),
             name: String::new(),
             expected: None,
+            from: None,
             sessions: 1,
             total: 1,
             limit: Duration::from_secs(10),

@@ -81,7 +81,8 @@ impl Session {
     ///
     /// Each place is a client with an address of its own, and each session has a port of its own.
     pub fn new(options: &Options, slot: usize, serial: usize) -> Self {
-        let socket = UdpSocket::bind((address(slot), 0)).expect("a port of 127.0.0.0/8");
+        let address = options.from.unwrap_or_else(|| address(slot));
+        let socket = UdpSocket::bind((address, 0)).expect("a port of an address of ours");
         let windowsize = options.windowsize[serial % options.windowsize.len()];
         if windowsize > 1 {
             if setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER).is_err() {
