@@ -4,6 +4,7 @@ Started by run.sh, which builds everything and makes a network namespace; see RE
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -17,10 +18,12 @@ import report
 import targets
 from measure import CLIENT_CORES, SERVER_CORES, Bench, Unusable, descriptors
 from scenarios import PLOTTED, SCENARIOS, plotted, shortened
-from servers import all_servers
+from servers import HOST, all_servers
+from wire import SERVER, Loopback, Wire
 
-# In the short form, peers show only that they are measured at all.
-SHORT_WITH_PEERS = ("a3", "d2")
+# In the short form, peers show only that they are measured at all, and the wire that it carries:
+# tests/machine/lossy.py says more.
+SHORT_WITH_PEERS = ("a3", "d2", "l5-16")
 SHORT_PLOTTED = (1, 16)
 
 
@@ -29,7 +32,8 @@ def main():
     options = arguments()
     work = tempfile.mkdtemp(prefix="r-tftpd-bench-", dir=options.work)
     try:
-        code = Session(options, work).run()
+        with contextlib.closing(Session(options, work)) as session:
+            code = session.run()
     finally:
         shutil.rmtree(work)
     sys.exit(code)
@@ -48,6 +52,7 @@ def arguments():
         "  tests/bench/run.sh                            everything; takes an hour\n"
         "  tests/bench/run.sh --short                    does the benchmark itself work? 2 minutes\n"
         "  tests/bench/run.sh --scenario a4 b --rounds 5 --servers r-tftpd bare dnsmasq\n"
+        "  tests/bench/run.sh --scenario l               over a wire that loses and delays\n"
         "  tests/bench/run.sh --plot                     only the plot\n\n"
         "Results also go to target/bench/results.json and target/bench/plot.svg.\n"
         "Exit status: 0 if r-tftpd finished all transfers and all peers could be measured, else 1.")
@@ -57,7 +62,8 @@ def arguments():
     parser.add_argument("--short", action="store_true",
                         help="every scenario with small files, peers in two of them, no crates")
     parser.add_argument("--scenario", nargs="+", metavar="NAME",
-                        choices=[one.name for one in SCENARIOS], help="only these")
+                        choices=[*{one.name[0]: 0 for one in SCENARIOS}, *(one.name for one in SCENARIOS)],
+                        help="only these; a letter stands for all that begin with it")
     parser.add_argument("--servers", nargs="+", metavar="NAME", help="only these")
     parser.add_argument("--rounds", type=int, default=3, metavar="N",
                         help="measurements of which the median counts (3)")
@@ -85,12 +91,24 @@ class Session:
         self.trouble = set()  # peers that could not be measured
         self.measured = {}
         self.results = []
-        everything = all_servers(options.programs, options.peers, self.bench.root, self.bench.cache)
-        known = [server.name for server in everything]
+        self.wire = None  # made when a scenario needs it
+        everything = {
+            host: all_servers(options.programs, options.peers, self.bench.root, self.bench.cache, host)
+            for host in (HOST, SERVER)
+        }
+        known = [server.name for server in everything[HOST]]
         for name in options.servers or ():
             if name not in known:
                 raise SystemExit(f"unknown server {name}: there are {' '.join(known)}")
-        self.servers = [s for s in everything if not options.servers or s.name in options.servers]
+        self.servers = {
+            host: [s for s in servers if not options.servers or s.name in options.servers]
+            for host, servers in everything.items()
+        }
+
+    def close(self):
+        """The namespaces go."""
+        if self.wire:
+            self.wire.close()
 
     def run(self):
         """Everything, and how it went as an exit status."""
@@ -98,7 +116,7 @@ class Session:
         self.describe_machine()
         whole = not (options.scenario or options.plot)
         for scenario in SCENARIOS:
-            if whole or scenario.name in (options.scenario or ()):
+            if whole or {scenario.name, scenario.name[0]} & set(options.scenario or ()):
                 self.run_scenario(scenario)
         if whole or options.plot:
             self.run_plot()
@@ -126,7 +144,7 @@ class Session:
 
     def chosen(self, scenario):
         """The servers that take part in a scenario."""
-        for server in self.servers:
+        for server in self.servers[SERVER if scenario.wire else HOST]:
             if scenario.servers and server.name not in scenario.servers:
                 continue
             if server.name in scenario.without:
@@ -141,6 +159,9 @@ class Session:
     def measure(self, scenario, servers):
         """All servers in turn, as often as asked; figures and reasons why there are none."""
         rounds, missing = {}, {}
+        if scenario.wire and not self.wire:
+            self.wire = Wire(self.options.programs)
+        self.bench.place = self.wire if scenario.wire else Loopback()
         for number in range(self.options.rounds):
             # Nobody is always the one that follows the busiest.
             for server in servers[number:] + servers[:number]:

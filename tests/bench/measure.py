@@ -13,6 +13,7 @@ import time
 
 from groups import Memory, group
 from servers import HOST, ORIGIN_PORT
+from wire import CLIENT, Loopback
 
 CORES = sorted(os.sched_getaffinity(0))
 SERVER_CORES, CLIENT_CORES = set(CORES[:1]), set(CORES[1:2] or CORES[:1])
@@ -29,6 +30,7 @@ class Bench:
 
     def __init__(self, programs, work, options):
         self.options = options  # for the load generator, in all scenarios
+        self.place = Loopback()  # or a `Wire`, of which the scenario says how bad it is
         self.load = os.path.join(programs, "r-tftpd-load")
         self.origin = os.path.join(programs, "r-tftpd-origin")
         self.work = work
@@ -63,12 +65,16 @@ class Bench:
         process = None
         try:
             cores = SERVER_CORES | CLIENT_CORES if scenario.both_cores else SERVER_CORES
-            process = start(server.command, self.root, cores, members.enter)
+            with self.place.server():
+                process = start(server.command, self.root, cores, members.enter)
             members.set_leader(process.pid)
-            wait_for(process, server)
+            self.place.shape()
+            with self.place.clients():
+                wait_for(process, server)
             if scenario.warm_up:
                 self.run_clients(server, scenario, ("--sessions", "1", "--total", "1"), None)
             self.prepare_page_cache(scenario)
+            self.place.shape(**scenario.wire)
             held = Memory(members.members)
             before = members.cpu()
             result = self.run_clients(server, scenario, (), held)
@@ -96,11 +102,14 @@ class Bench:
     def run_clients(self, server, scenario, more, held):
         """Looks at the server's memory meanwhile."""
         name = f"remote/{scenario.file}" if scenario.proxied else scenario.file
-        command = [self.load, "--server", f"{HOST}:{server.port}", "--name", name]
+        command = [self.load, "--server", f"{server.host}:{server.port}", "--name", name]
+        if scenario.wire:
+            command += ["--from", CLIENT]
         if scenario.size:
             command += ["--expect", os.path.join(self.root, scenario.file)]
         command += [*scenario.arguments(), *self.options, *more]
-        clients = start(command, self.root, CLIENT_CORES, stdout=subprocess.PIPE)
+        with self.place.clients():
+            clients = start(command, self.root, CLIENT_CORES, stdout=subprocess.PIPE)
         try:
             while True:
                 if held:
@@ -169,18 +178,18 @@ def cached_pages(descriptor):
 def wait_for(process, server):
     """Until the server answers."""
     deadline = time.monotonic() + 10
-    while not answers(server.port):
+    while not answers(server):
         if process.poll() is not None:
             raise Unusable(f"{server.name} ended with status {process.returncode}")
         if time.monotonic() > deadline:
             raise Unusable(f"{server.name} does not answer")
 
 
-def answers(port):
+def answers(server):
     """Whether a server answers a request at all."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(0.1)
-        sock.sendto(b"\0\1no-such-file\0octet\0", (HOST, port))
+        sock.sendto(b"\0\1no-such-file\0octet\0", (server.host, server.port))
         try:
             return bool(sock.recv(600))
         except OSError:

@@ -26,6 +26,7 @@ class Scenario:
     warm_up: bool = False  # read once before it is measured
     both_cores: bool = False  # the server may use the client's core, too
     figure: str = ""  # a figure of the load generator's that is the result: "repair_ms"
+    wire: dict = field(default_factory=dict)  # what goes wrong between namespaces; none = loopback
     may_be_cut: bool = False  # what is not finished in time is no failure
     servers: frozenset = field(default_factory=frozenset)  # only these; empty = all but special ones
     without: frozenset = field(default_factory=frozenset)  # these can not do it
@@ -63,6 +64,13 @@ def loss(name, title, percent, windowsize, options, size=16 * MIB):
                     options=("--loss", str(percent), *options))
 
 
+def wire(percent, windowsize):
+    """Eight clients, always, in another namespace; each repeats itself after a second."""
+    return Scenario(f"l{percent}-{windowsize}", f"{percent} % lost each way, 2 ms there and back, 1468/{windowsize}",
+                    MIB, 8, windowsize=str(windowsize), total=0, limit=8, may_be_cut=True,
+                    wire={"loss": percent, "delay": 1}, options=("--sleep",), without=frozenset({"bare"}))
+
+
 WIDE = frozenset({"r-tftpd-wide"})
 PROXIES = frozenset({"r-tftpd", "r-tftpd-0.4.0"})
 QUICK = ("--silence", "20")
@@ -93,6 +101,7 @@ SCENARIOS = (
     loss("e3", "1 % loss, 1468/64, silent client", 1, "64", SILENT),
     loss("e4", "5 % loss, 1468/64, silent client", 5, "64", SILENT, size=4 * MIB),
     loss("e5", "1 % loss, 1468/64, ACK of every block", 1, "64", (*QUICK, "--ack-all")),
+    *(wire(percent, windowsize) for percent in (1, 5, 20) for windowsize in (1, 4, 16, 64)),
     Scenario("f1", "repair of a lost window end, silent client", MIB, figure="repair_ms",
              options=("--lose-window-end", *SILENT)),
     Scenario("g1", "cold page cache, 1468/64", 64 * MIB, windowsize="64", cold=True),

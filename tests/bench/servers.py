@@ -1,7 +1,7 @@
 """Our server, its peers and the yardstick: how each is started."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 HOST = "127.0.0.1"
 ORIGIN_PORT = 6980
@@ -14,6 +14,7 @@ class Server:
     name: str
     command: tuple
     port: int = 6900
+    host: str = HOST
     special: bool = False  # only in the scenarios that ask for it
     ours: bool = False
 
@@ -22,31 +23,32 @@ class Server:
         return os.access(self.command[0], os.X_OK)
 
 
-def all_servers(programs, peers, root, cache):
-    """In the order of the tables."""
+def all_servers(programs, peers, root, cache, host=HOST):
+    """In the order of the tables, each listening on this address."""
     debian = lambda name: os.path.join(peers, "debian/usr/sbin", name)
     crate = lambda name: os.path.join(peers, name, "bin")
-    our = (f"{programs}/r-tftpd", "--root", root, "--listen", HOST, "--port", "6900",
+    our = (f"{programs}/r-tftpd", "--root", root, "--listen", host, "--port", "6900",
            "--cache-dir", cache, "--proxy-ports", str(ORIGIN_PORT), "--log-format", "compact")
-    return (
+    servers = (
         # As it comes; clients have addresses of their own.
         Server("r-tftpd", our, ours=True),
         # It lowers the number itself to what the limit of descriptors allows.
         Server("r-tftpd-wide", (*our, "--max-connections", "10000"), special=True, ours=True),
-        Server("bare", (f"{programs}/r-tftpd-bare", f"{HOST}:6900")),
-        Server("tftpd-hpa", (debian("in.tftpd"), "--foreground", "--address", f"{HOST}:6900",
+        Server("bare", (f"{programs}/r-tftpd-bare", f"{host}:6900")),
+        Server("tftpd-hpa", (debian("in.tftpd"), "--foreground", "--address", f"{host}:6900",
                              "--secure", "--user", "nobody", root)),
         Server("atftpd", (debian("atftpd"), "--daemon", "--no-fork", "--port", "6900",
-                          "--bind-address", HOST, "--maxthread", "20000", "--user", "nobody",
+                          "--bind-address", host, "--maxthread", "20000", "--user", "nobody",
                           "--group", "nogroup", "--logfile", "/dev/null", "--verbose=0", root)),
         # It knows no other port.
         Server("dnsmasq", (debian("dnsmasq"), "--keep-in-foreground", "--conf-file=/dev/null",
                            "--port=0", "--enable-tftp", f"--tftp-root={root}", "--tftp-max=20000",
-                           "--quiet-tftp", f"--listen-address={HOST}", "--bind-interfaces",
+                           "--quiet-tftp", f"--listen-address={host}", "--bind-interfaces",
                            "--user=nobody", "--pid-file"), port=69),
-        Server("r-tftpd-0.4.0", (f"{crate('r-tftpd-0.4.0')}/r-tftpd", "--listen", HOST, "--port",
+        Server("r-tftpd-0.4.0", (f"{crate('r-tftpd-0.4.0')}/r-tftpd", "--listen", host, "--port",
                                  "6900", "--max-connections", "20000", "--cache-dir", cache)),
-        Server("rs-tftpd", (f"{crate('rs-tftpd')}/tftpd", "-i", HOST, "-p", "6900", "-d", root,
+        Server("rs-tftpd", (f"{crate('rs-tftpd')}/tftpd", "-i", host, "-p", "6900", "-d", root,
                             "-r")),
-        Server("async-tftp", (f"{crate('async-tftp')}/async-tftp-server", f"{HOST}:6900")),
+        Server("async-tftp", (f"{crate('async-tftp')}/async-tftp-server", f"{host}:6900")),
     )
+    return tuple(replace(server, host=host) for server in servers)

@@ -23,7 +23,10 @@ impl Chance {
     }
 
     /// Any number below `bound`.
-    #[allow(dead_code, reason = "the load generator, which shares this file, only loses")]
+    #[allow(
+        dead_code,
+        reason = "the load generator, which shares this file, only loses"
+    )]
     pub fn below(&mut self, bound: usize) -> usize {
         let bound = u64::try_from(bound).expect("a number");
         usize::try_from(self.next() % bound).expect("less than a number")

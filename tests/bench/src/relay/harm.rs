@@ -19,8 +19,9 @@ pub struct Harm {
 impl Harm {
     /// Each direction, and each kind of harm, draws numbers of its own.
     pub fn new(options: &Options, direction: u64) -> Self {
-        let chance =
-            |kind, probability| Chance::new((options.seed << 8) + direction * 4 + kind, probability);
+        let chance = |kind, probability| {
+            Chance::new((options.seed << 8) + direction * 4 + kind, probability)
+        };
         Self {
             duplicate: chance(0, options.duplicate),
             reorder: chance(1, options.reorder),
