@@ -68,6 +68,9 @@ main() {
   for_root 'the package for Debian' python3 tests/machine/deb.py target/release target/tools/bin
   for_root 'the package under a real systemd' python3 tests/machine/boot.py target/release target/debian/*.deb
   for_root 'the benchmark works' tests/bench/run.sh --short
+  # With the clients, the relay and the servers that the benchmark has built or fetched.
+  for_root 'lossy networks' python3 tests/machine/lossy.py target/release target/bench-peers
+  for_root 'two minutes of everything at once' python3 tests/machine/soak.py target/release --seconds 120
   finish
 }
 

@@ -100,8 +100,9 @@ pub(super) struct Arguments {
 
     /// Seconds before a resend, with fractions
     ///
-    /// A client's own timeout option goes before it once the client has answered. One that has
-    /// acknowledged a whole window is asked earlier, after some round trips, when it falls silent.
+    /// A client's own timeout option goes before it once the client has answered. Where round trips
+    /// are known, a silent client is asked earlier: in windows after some round trips, without after
+    /// a second, unless it has named a timeout.
     #[arg(short, long, value_name = "SECONDS", default_value = "3")]
     #[arg(value_parser = values::timeout, help_heading = LIMITS)]
     timeout: Duration,

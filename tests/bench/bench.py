@@ -49,7 +49,7 @@ def arguments():
         epilog="scenarios:\n"
         + "\n".join(f"  {one.name:<8} {one.title}" for one in SCENARIOS)
         + "\n\nexamples:\n"
-        "  tests/bench/run.sh                            everything; takes an hour\n"
+        "  tests/bench/run.sh                            everything; an hour and a half\n"
         "  tests/bench/run.sh --short                    does the benchmark itself work? 2 minutes\n"
         "  tests/bench/run.sh --scenario a4 b --rounds 5 --servers r-tftpd bare dnsmasq\n"
         "  tests/bench/run.sh --scenario l               over a wire that loses and delays\n"

@@ -10,7 +10,8 @@ import os
 import socket
 import subprocess
 
-SERVER, CLIENT = "10.97.0.1", "10.97.0.2"
+SERVERS = [f"10.97.0.{number}" for number in range(1, 9)]  # so that several can use the same port
+SERVER, CLIENT = SERVERS[0], "10.97.0.100"
 CLONE_NEWNET = 0x40000000
 # Python 3.11 has no names for these.
 SOL_PACKET, PACKET_IGNORE_OUTGOING = 263, 23
@@ -41,12 +42,13 @@ class Wire:
             for name in self.names.values():
                 run("ip", "netns", "add", name)
                 run("ip", "-n", name, "link", "set", "lo", "up")
-            for side, address in (("s", SERVER), ("c", CLIENT)):
+            for side, addresses in (("s", SERVERS), ("c", [CLIENT])):
                 end, middle = self.names[side], self.names["w"]
                 run("ip", "-n", end, "link", "add", "e0", "type", "veth", "peer", f"{side}0", "netns", middle)
                 # The kernel would hand whole windows over as one packet, and lose them as one.
                 run("ip", "-n", end, "link", "set", "e0", "gso_max_segs", "1")
-                run("ip", "-n", end, "address", "add", f"{address}/24", "dev", "e0")
+                for address in addresses:
+                    run("ip", "-n", end, "address", "add", f"{address}/24", "dev", "e0")
                 run("ip", "-n", end, "link", "set", "e0", "up")
                 run("ip", "-n", middle, "link", "set", f"{side}0", "up")
             self.shape()

@@ -115,7 +115,11 @@ class Answer(http.server.BaseHTTPRequestHandler):
             self.origin.note("stalled")
             time.sleep(4)
         self.origin.note("cut off")
-        self.reset()
+        if behaviour == "cut":
+            # The client must get what was sent, so no reset, which may overtake it.
+            self.close_connection = True
+        else:
+            self.reset()
 
     def refuse(self, status):
         """An error without body."""

@@ -216,7 +216,7 @@ impl Session {
 
     fn handle_data(&mut self, options: &Options, datagram: &[u8], now: Instant) -> Step {
         let [_, _, high, low, payload @ ..] = datagram else {
-            return Step::Wrong;
+            return Step::GoesOn; // Damaged on the way.
         };
         let Some(file) = &options.expected else {
             return Step::Wrong;
