@@ -37,9 +37,9 @@ RELOADS = (36, 42, 60, 80)
 # that a file is empty, and only time tells.
 LATE = 5
 # What glibc's allocator keeps of a busy time differs by some pages, in each process and thread.
-KEPT = 3 * MIB
+KEPT = 3 * MIB // 2
 # What a process may grow by under the same load, in two thirds of the time without kills.
-GROWTH = 2 * MIB
+GROWTH = MIB
 
 
 class Watched(Daemon):
