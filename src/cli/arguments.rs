@@ -100,9 +100,8 @@ pub(super) struct Arguments {
 
     /// Seconds before a resend, with fractions
     ///
-    /// A client's own timeout option goes before it once the client has answered. Where round trips
-    /// are known, a silent client is asked earlier: in windows after some round trips, without after
-    /// a second, unless it has named a timeout.
+    /// A client's own timeout option goes before it once the client has answered. One with a
+    /// windowsize of 2 or more is asked earlier, after some round trips, when it falls silent.
     #[arg(short, long, value_name = "SECONDS", default_value = "3")]
     #[arg(value_parser = values::timeout, help_heading = LIMITS)]
     timeout: Duration,

@@ -285,7 +285,7 @@ fn raspberry_pi_4_never_gets_a_block_twice_without_a_timer() {
         assert_eq!(dialogue.acks(index), []);
         // It answers a block that came twice with the ACK of one it does not have.
         assert_eq!(dialogue.acks(index + 2), []);
-        let early = dialogue.now + Duration::from_millis(990);
+        let early = dialogue.now + Duration::from_millis(2990);
         dialogue.session.handle_timeout(early);
         dialogue.session.handle_repeated_request(early);
         assert_eq!(dialogue.heard(), []);

@@ -58,9 +58,8 @@ pub enum Transmit {
 /// makes the client speak. A client of which we know how soon it answers is therefore asked early,
 /// after some round trips instead of its timeout: first by the last block alone, which a client
 /// that has the others completes, and one that has not answers with a report of the gap; then by
-/// whole windows. That neither spends retries nor counts as a timeout. In lock-step, where some
-/// clients do not bear a block that comes twice, not before a second has passed, and never if the
-/// client has said how long to wait.
+/// whole windows. That neither spends retries nor counts as a timeout. Never in lock-step, where
+/// some clients do not bear a block that comes twice.
 ///
 /// **Waiting for the source.** While the client has all that could be sent, or the window is not
 /// yet full because the source has no more, the client owes no answer: no timer runs and nothing

@@ -1,6 +1,6 @@
 //! What a session sends again, and when. The rules stand at [`Session`].
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Session;
 
@@ -55,15 +55,11 @@ impl Session {
     }
 
     /// When the client is asked early what it lacks; `None` = its timeout is waited for.
-    //= rfc1123#section-4.2.3.2
     pub(super) fn probe_due(&self) -> Option<Instant> {
         let spent = self.timer.probes()?;
-        let mut silence = self.path.silence()?;
+        let silence = self.path.silence()?;
         if self.granted.windowsize == 1 {
-            if self.granted.timeout.is_some() {
-                return None;
-            }
-            silence = silence.max(SILENCE_LOCK_STEP);
+            return None;
         }
         Some(self.sent_at + silence * (1 << spent))
     }
@@ -109,8 +105,3 @@ impl Session {
         self.sent_at + self.path.patience().min(self.timer.interval())
     }
 }
-
-/// Shortest silence after which a block is sent again in lock-step. A client that was only slow gets
-/// it twice, and some Raspberry Pis hang then; but all live with servers that wait no longer, as
-/// tftpd-hpa.
-const SILENCE_LOCK_STEP: Duration = Duration::from_secs(1);

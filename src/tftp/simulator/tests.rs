@@ -245,10 +245,3 @@ fn where_no_window_arrives_whole_losses_are_mended_in_round_trips_too() {
         }
     }
 }
-
-/// 715 blocks: of these and of their ACKs one in a hundred.
-#[test]
-fn in_lock_step_a_loss_costs_a_second_not_a_timeout() {
-    let median = median(10, 1, Habit::Once);
-    assert!(median < Duration::from_secs(22), "{median:?}");
-}
