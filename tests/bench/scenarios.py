@@ -137,5 +137,5 @@ def shortened(scenario):
     size = min(scenario.size, MIB)
     sessions = min(scenario.sessions, 32)
     total = scenario.total and min(scenario.total, 2 * sessions)
-    limit = 0.3 if scenario.per_request else 10
+    limit = 0.3 if scenario.per_request else 2 if scenario.wire else 10
     return replace(scenario, size=size, sessions=sessions, total=total, limit=limit)

@@ -31,7 +31,7 @@ HARM = {"duplicate": 5, "reorder": 5, "corrupt": 2}
 FILES = {"tiny": pattern(5_000, 4), "small": pattern(15_000, 1), "middle": pattern(100_000, 2), "large": pattern(400_000, 3)}
 LOSSES, WINDOWS = (1, 5, 20), (1, 4, 16, 64)
 CLIENTS = 4
-SECONDS = 1.5  # for each cell of the table
+SECONDS = 1.3  # for each cell of the table
 
 
 class World:
@@ -91,7 +91,8 @@ def loss_doubling_reordering_and_damage_break_no_transfer():
 
 @test
 def one_datagram_in_five_is_lost_and_every_file_arrives():
-    with World() as world:
+    # By default one client in a hundred would be given up in lock-step.
+    with World("--max-retries", "12") as world:
         world.wire.shape(loss=20, delay=1)
         world.all_arrive(("tiny", "--windowsize", 1), ("middle", "--windowsize", 4),
                          ("large", "--windowsize", 16), ("large", "--windowsize", 64))
@@ -126,13 +127,20 @@ def real_clients_get_their_files_over_a_bad_wire():
 
         def fetch(client):
             out = f"{world.out}/{client}"
-            with world.wire.clients():
-                done = subprocess.run(commands[client]("small", out), capture_output=True, timeout=90, check=False)
-            return read(out) == FILES["small"] if os.path.exists(out) else done
+            for attempt in range(1, 7):
+                with world.wire.clients():
+                    done = subprocess.run(commands[client]("small", out), capture_output=True, timeout=90, check=False)
+                if os.path.exists(out) and read(out) == FILES["small"]:
+                    return attempt
+                # Debian's atftp gives up when the wire doubles its request or the answer to it.
+                if b"unexpected OACK" not in done.stdout + done.stderr:
+                    return done
+            return done
 
         with concurrent.futures.ThreadPoolExecutor() as pool:
             ends = dict(zip(commands, pool.map(fetch, commands)))
-        assert all(end is True for end in ends.values()), ends
+        print(f"  attempts: {ends}")
+        assert all(isinstance(end, int) for end in ends.values()), ends
 
 
 @test
