@@ -176,15 +176,22 @@ mod tests {
     }
 
     #[test]
-    fn too_many_descriptors_are_truncated() {
-        let (a, b) = Channel::pair().unwrap();
-        let (file, _other) = Channel::pair().unwrap();
-        a.send_with(b"x", &[file.as_fd(); MAX_DESCRIPTORS + 1])
-            .unwrap();
-        assert!(matches!(
-            b.receive_with(&mut [0; 3]),
-            Err(ReceiveError::Truncated)
-        ));
+    fn too_many_descriptors_are_truncated_and_closed() {
+        for count in [MAX_DESCRIPTORS + 1, 253] {
+            let (a, b) = Channel::pair().unwrap();
+            let (kept, sent) = Channel::pair().unwrap();
+            kept.set_nonblocking().unwrap();
+            a.send_with(b"x", &vec![sent.as_fd(); count]).unwrap();
+            drop(sent);
+            assert!(matches!(
+                b.receive_with(&mut [0; 3]),
+                Err(ReceiveError::Truncated)
+            ));
+            assert!(matches!(
+                kept.receive_with(&mut [0; 3]),
+                Err(ReceiveError::Closed)
+            ));
+        }
     }
 
     #[test]

@@ -67,13 +67,15 @@ pub(crate) fn receive_without_descriptors(
     }
 }
 
-/// recvmsg(2) with SCM_RIGHTS: length and descriptors. Those of a datagram that is too long are
-/// closed.
+/// recvmsg(2) with SCM_RIGHTS: length and descriptors. Those of a datagram that is too long, or
+/// that has more than [`MAX_DESCRIPTORS`], are closed.
 pub(crate) fn receive_with_descriptors(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],
 ) -> Result<(usize, Vec<OwnedFd>), ReceiveError> {
-    let mut control = nix::cmsg_space!([RawFd; MAX_DESCRIPTORS]);
+    // Room for all that can come: of those that do not fit, the kernel installs what does, and nix
+    // then names none of them.
+    let mut control = nix::cmsg_space!([RawFd; SCM_MAX_FD]);
     let mut descriptors = Vec::new();
     let (length, flags) = receive(socket, buffer, Some(&mut control), |message| {
         for control_message in message.cmsgs().into_iter().flatten() {
@@ -87,11 +89,14 @@ pub(crate) fn receive_with_descriptors(
         }
         (message.bytes, message.flags)
     })?;
-    if flags.intersects(TRUNCATED) {
+    if flags.intersects(TRUNCATED) || descriptors.len() > MAX_DESCRIPTORS {
         return Err(ReceiveError::Truncated);
     }
     Ok((length, descriptors))
 }
+
+/// The most descriptors of one datagram. unix(7)
+const SCM_MAX_FD: usize = 253;
 
 const TRUNCATED: MsgFlags = MsgFlags::MSG_TRUNC.union(MsgFlags::MSG_CTRUNC);
 
