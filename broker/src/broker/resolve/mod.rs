@@ -130,6 +130,11 @@ impl Resolver {
         } else {
             Support::Openat2
         };
+        Self::with(root, fallback, support)
+    }
+
+    /// Opens below `root` and `fallback`, with no more than `support`.
+    pub(super) fn with(root: OwnedFd, fallback: Option<OwnedFd>, support: Support) -> Self {
         Self {
             root,
             fallback,
@@ -188,9 +193,11 @@ fn open_below(root: BorrowedFd<'_>, means: Means, path: &Path) -> Result<Opened,
     };
     match result {
         Ok(file) => opened(file),
-        // ENOENT and EXDEV: a link may be the reason. EACCES: Landlock's answer to a directory,
-        // too.
-        Err(Errno::ENOENT | Errno::EXDEV | Errno::EACCES) => walk::open(root, path, means),
+        // ENOENT, ENOTDIR and EXDEV: a link may be the reason. EACCES: Landlock's answer to a
+        // directory, too.
+        Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EXDEV | Errno::EACCES) => {
+            walk::open(root, path, means)
+        }
         Err(error) => Err(refusal(error, means)),
     }
 }

@@ -85,11 +85,7 @@ fn resolver(root: &StdPath, support: Support) -> Resolver {
         .custom_flags(libc::O_PATH)
         .open(root)
         .unwrap();
-    Resolver {
-        root: root.into(),
-        fallback: None,
-        support,
-    }
+    Resolver::with(root.into(), None, support)
 }
 
 /// What a client gets: the content of the file.
@@ -281,6 +277,9 @@ fn a_dangling_symlink_can_name_a_url() {
     tree.link("dir/images", "https://host/images");
     tree.link("to-link", "dir/images");
     tree.link("no-url", "http:/host");
+    // A file where the URL would lead through.
+    tree.link("other/through", "http://host/path");
+    fs::write(tree.path("root/other/http:"), "good").unwrap();
     tree.link("single", "ftp:/gone");
     tree.link("name", "a:b");
     tree.link("into-link", "images/a");
@@ -303,6 +302,8 @@ fn a_dangling_symlink_can_name_a_url() {
         ("to-link/a", url("images", "https://host/images", "a")),
         ("into-link/b", url("images", "https://host/images/", "a/b")),
         ("no-url", url("no-url", "http:/host", "")),
+        ("other/through", url("through", "http://host/path", "")),
+        ("other/through/a", url("through", "http://host/path", "a")),
         ("single/a", url("single", "ftp:/gone", "a")),
         ("name", Err(Refused::Missing)),
         ("real", Ok(())),
