@@ -177,10 +177,10 @@ impl Session {
         if self.outcome.is_some() {
             return;
         }
-        if self.gap == Gap::Waiting && now >= self.patience_ends() {
-            self.answer_late(now);
-        }
         if self.timer.deadline().is_none_or(|deadline| now < deadline) {
+            if self.gap == Gap::Waiting && now >= self.patience_ends() {
+                self.answer_late(now);
+            }
             if self.probe_due().is_some_and(|due| now >= due) {
                 self.probe(now);
             }

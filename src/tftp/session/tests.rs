@@ -5,6 +5,7 @@ use super::super::simulator::{epoch, limits};
 use super::*;
 
 mod early;
+mod late;
 mod source;
 
 const SECOND: Duration = Duration::from_secs(1);
