@@ -258,13 +258,15 @@ fn normalized(headers: &[(String, Vec<u8>)]) -> HeaderMap {
 }
 
 /// Directives and header names are the same in any case (RFC 9111 section 5.2); the crate knows the
-/// lower one only, and leaves out values that are no text.
+/// lower one only, and leaves out values that are no text. A tab may stand where a space may
+/// (RFC 9110 section 5.6.3).
 fn lower_case(value: &[u8]) -> Vec<u8> {
-    let text = |byte: u8| matches!(byte, b' '..=b'~').then_some(byte.to_ascii_lowercase());
-    value
-        .iter()
-        .map(|&byte| text(byte).unwrap_or(b'?'))
-        .collect()
+    let text = |byte: u8| match byte {
+        b'\t' => b' ',
+        b' '..=b'~' => byte.to_ascii_lowercase(),
+        _ => b'?',
+    };
+    value.iter().map(|&byte| text(byte)).collect()
 }
 
 /// The first member of a list, at most 2^31 (RFC 9111 sections 1.2.2 and 5.1), 0 if it is no

@@ -130,6 +130,7 @@ fn no_cache_is_kept_and_asked_for_each_time() {
 fn no_store_and_private_leave_nothing() {
     for control in [
         "no-store",
+        "max-age=60,\tno-store",
         "NO-STORE",
         "private, max-age=60",
         "Private=\"a\"",
