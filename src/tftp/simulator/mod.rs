@@ -1,6 +1,7 @@
 //! A server, a network and a client in virtual time, for tests: the same seed, the same run.
 
 mod client;
+mod goodput;
 mod network;
 mod tests;
 

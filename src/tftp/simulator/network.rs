@@ -1,4 +1,4 @@
-//! One direction of a network: delays, and by chance loses, doubles, reorders and garbles.
+//! One direction of a network: delays, and by chance loses, doubles, reorders, garbles and corrupts.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -43,6 +43,9 @@ pub(in super::super) struct Link {
     pub(in super::super) reordering: u64,
     /// Garbled packets arrive as junk; a garbled payload would be stopped by the UDP checksum.
     pub(in super::super) garbling: u64,
+    /// One bit is another: of an ACK anywhere, of what has contents in the opcode only, as no side
+    /// of TFTP could tell that from what was sent.
+    pub(in super::super) corruption: u64,
     /// Numbers (from 0) of the packets that are lost for certain.
     pub(in super::super) lost: Vec<u64>,
     sent: u64,
@@ -58,6 +61,7 @@ impl Link {
             duplication: 0,
             reordering: 0,
             garbling: 0,
+            corruption: 0,
             lost: Vec::new(),
             sent: 0,
             last_arrival: None,
@@ -79,6 +83,11 @@ impl Link {
         if random.chance(self.garbling) {
             datagram = random.next().to_be_bytes().to_vec();
             datagram[0] |= 1;
+        }
+        if random.chance(self.corruption) {
+            let bytes = if datagram.starts_with(&[0, 4]) { 4 } else { 2 };
+            let place = usize::try_from(random.below(bytes)).unwrap();
+            datagram[place] ^= 1 << random.below(8);
         }
         if random.chance(self.duplication) {
             self.fly(datagram.clone(), now, random);

@@ -1,11 +1,34 @@
 //! Thousands of transfers, each from its own seed.
+//!
+//! `R_TFTPD_SEEDS=100000` tries as many seeds, `R_TFTPD_SEEDS=4711..4712` these.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use super::super::session::Outcome;
 use super::{Client, Ending, Habit, Random, World};
 
 const HABITS: [Habit; 3] = [Habit::Once, Habit::Always, Habit::Never];
+
+/// The seeds of one test: so many, or those that the environment names.
+pub(super) fn seeds(count: u64) -> Range<u64> {
+    let Ok(wanted) = std::env::var("R_TFTPD_SEEDS") else {
+        return 0..count;
+    };
+    let (first, end) = wanted.split_once("..").unwrap_or(("0", &wanted));
+    first.parse().unwrap()..end.parse().unwrap()
+}
+
+/// Names its seed if the run ends in a panic, wherever that is.
+pub(super) struct Named(pub(super) u64);
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("R_TFTPD_SEEDS={}..{} repeats it", self.0, self.0 + 1);
+        }
+    }
+}
 
 /// Blocks of a file, the short one at the end included.
 fn blocks(len: u64, blksize: u64) -> u64 {
@@ -64,8 +87,9 @@ fn numbers_roll_over_under_loss() {
 /// Sizes, options, habits and a network with every fault, all by chance.
 #[test]
 fn bad_networks_end_every_transfer_and_harm_no_file() {
-    let mut complete = 0;
-    for seed in 0..3000 {
+    let (mut runs, mut complete) = (0, 0);
+    for seed in seeds(3000) {
+        let _named = Named(seed);
         let mut random = Random::new(seed);
         let blksize = random.pick(&[8, 512, 512, 1024, 1468]);
         let windowsize = random.pick(&[1, 1, 2, 4, 8, 16, 64]);
@@ -87,6 +111,9 @@ fn bad_networks_end_every_transfer_and_harm_no_file() {
             link.reordering = random.below(50);
             link.garbling = random.below(20);
             faults += link.loss + link.duplication + link.reordering + link.garbling;
+            // One ACK of a block that never arrived ends what a client can get of a file.
+            link.corruption = random.pick(&[0, 0, 0, 20]);
+            faults += link.corruption;
         }
         if random.below(4) == 0 {
             world.growth = Some(1 + random.below(20_000));
@@ -96,14 +123,15 @@ fn bad_networks_end_every_transfer_and_harm_no_file() {
         let context = format!("seed {seed}: {len} bytes, {blksize}/{windowsize}, {habit:?}");
         let sent = ending.figures.blocks;
         // Each fault can cost a window.
-        let bound = (blocks(len, blksize) + windowsize) * (2 + windowsize * faults / 1000) + 20;
+        let bound = (blocks(len, blksize) + windowsize) * (3 + windowsize * faults / 1000) + 20;
         assert!(sent <= bound, "{context}: {sent} blocks sent, {ending:?}");
         if ending.received && ending.outcome == Outcome::Complete {
             assert_eq!(ending.figures.bytes, len, "{context}");
             complete += 1;
         }
+        runs += 1;
     }
-    assert!(complete > 2700, "{complete} of 3000");
+    assert!(complete * 10 >= runs * 8, "{complete} of {runs}");
 }
 
 /// One block in a hundred is lost: the price is a window for each, whatever the client's habit.
