@@ -1,8 +1,8 @@
 //! How all processes write their log records: one line each, to standard error.
 //!
 //! Every record is formatted first and then written by one write(2), so that records of several
-//! processes never mix; a thread can write those of one turn together ([`hold_back`]). There are no colours: records go to files and to journald, which is told the
-//! priority of each by a prefix that it takes off.
+//! processes never mix; a thread can write those of one turn together. There are no colours: records
+//! go to files and to journald, which is told the priority of each by a prefix that it takes off.
 
 use std::cell::RefCell;
 use std::fs::File;
