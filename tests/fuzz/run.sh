@@ -7,13 +7,14 @@ cd "$(dirname "$0")"
 
 usage() {
   cat <<END
-Usage: tests/fuzz/run.sh [--seconds N] [--keep] [TARGET]...
+Usage: tests/fuzz/run.sh [--seconds N] [--keep] [--lint] [TARGET]...
 
 Builds the fuzz targets, replays their corpora, and fuzzes each TARGET (all without one).
 
   --seconds N  time for all targets together, 60 by default; 0 replays only. As many
                targets run at once as there are processors, each on one of them.
   --keep       adds what was found to the corpora and minimises them
+  --lint       checks format and style of the targets first
   --help       shows this
 
 Targets: ${all[*]}
@@ -30,12 +31,13 @@ flags="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4
 mapfile -t all < <(sed -n 's/^path = "fuzz_targets\/\(.*\)\.rs"$/\1/p' Cargo.toml)
 
 main() {
-  local seconds=60 keep='' targets=() target
+  local seconds=60 keep='' lint='' targets=() target
   while (($#)); do
     case $1 in
       --help) usage; return ;;
       --seconds) seconds=${2?--seconds takes a number}; shift ;;
       --keep) keep=1 ;;
+      --lint) lint=1 ;;
       -*) usage >&2; return 2 ;;
       *)
         [[ -e fuzz_targets/$1.rs ]] || { echo "no target $1, there are: ${all[*]}" >&2; return 2; }
@@ -48,9 +50,15 @@ main() {
 
   local host programs jobs share
   host=$(rustc -vV | sed -n 's/^host: //p')
-  programs=${CARGO_TARGET_DIR:-target}/$host/release
+  export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$(realpath ../..)/target/fuzz}
+  programs=$CARGO_TARGET_DIR/$host/release
   # Only with --target are flags for the targets none for build scripts and macros.
-  RUSTFLAGS=$flags cargo build --release --locked --target "$host" --quiet "${targets[@]/#/--bin=}"
+  local build=(--release --locked --target "$host" --quiet)
+  if [[ $lint ]]; then
+    cargo fmt --check
+    RUSTFLAGS=$flags cargo clippy "${build[@]}" -- -D warnings
+  fi
+  RUSTFLAGS=$flags cargo build "${build[@]}" "${targets[@]/#/--bin=}"
   # The trees of the target `path` want a file system in memory.
   scratch=$(mktemp -d -p "$([[ -w /dev/shm ]] && echo /dev/shm || echo "${TMPDIR:-/tmp}")")
   trap 'rm -rf "$scratch"' EXIT
@@ -75,8 +83,11 @@ fuzz() {
   options=(-timeout=10 -rss_limit_mb=1024 -max_len=1024 -artifact_prefix="artifacts/$target/" -print_final_stats=1)
   [[ -z $keep ]] || found=("corpus/$target")
   # All of the corpus as it is, then what the fuzzer makes of it.
-  if ! "$programs/$target" "${options[@]}" "corpus/$target"/* >"$here/log" 2>&1; then
-    fails "$target"
+  local inputs=("corpus/$target"/*)
+  if [[ -e ${inputs[0]} ]]; then
+    "$programs/$target" "${options[@]}" "${inputs[@]}" >"$here/log" 2>&1 || { fails "$target"; return; }
+  elif [[ -z $keep ]]; then
+    echo "FAILED: $target has no corpus"
     return
   fi
   if ((seconds)) && ! "$programs/$target" "${options[@]}" -max_total_time="$share" \
@@ -86,7 +97,7 @@ fuzz() {
   fi
   if ((${#found[@]})); then
     mkdir "$here/least"
-    "$programs/$target" -max_len=1024 -merge=1 -set_cover_merge=1 "$here/least" "$here/found" "${found[@]}" \
+    "$programs/$target" -max_len=1024 -merge=1 -set_cover_merge=1 -use_counters=0 "$here/least" "$here/found" "${found[@]}" \
       >"$here/merge" 2>&1 || { fails "$target"; return; }
     rm -rf "corpus/$target"
     mv "$here/least" "corpus/$target"

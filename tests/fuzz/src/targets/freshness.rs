@@ -26,8 +26,9 @@ pub fn run(data: &[u8]) {
         date: SystemTime::UNIX_EPOCH + Duration::from_secs(DATE),
     };
     let asked = asked(&mut input);
-    let headers = headers(&mut input);
-    let mut policy = Policy::new(&asked, &headers, taken);
+    let sent = headers(&mut input);
+    let headers = understood(&sent);
+    let mut policy = Policy::new(&asked, &sent, taken);
     let rules = Rules::of(&headers);
     assert!(
         policy.answers(&asked) || rules.varies_always(),
@@ -54,16 +55,17 @@ pub fn run(data: &[u8]) {
         );
     }
     if input.flag() {
-        let newer = self::headers(&mut input);
+        let sent = self::headers(&mut input);
+        let newer = understood(&sent);
         let later = Duration::from_secs(input.number::<3>());
         let now = Now {
             clock: taken.clock + later,
             date: taken.date + Duration::from_secs(input.number::<4>()),
         };
-        if let Some(confirmed) = policy.confirmed(&asked, &newer, now) {
+        if let Some(confirmed) = policy.confirmed(&asked, &sent, now) {
             let rules = Rules::of(&headers);
             if let (Some(old), Some(new)) = (rules.only("etag"), Rules::of(&newer).only("etag")) {
-                let strong = |tag: &[u8]| tag.strip_prefix(b"W/").unwrap_or(tag).to_vec();
+                let strong = |tag| trimmed(tag).strip_prefix(b"W/").unwrap_or(trimmed(tag));
                 assert_eq!(strong(old), strong(new), "confirmed by another answer");
             }
             // What the 304 says takes the place of what was stored under the same name.
@@ -155,6 +157,14 @@ fn check_times(
     }
 }
 
+/// Without the white space that HTTP allows around a member of a list.
+fn trimmed(mut member: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = member {
+        member = rest;
+    }
+    member
+}
+
 fn contains(sent: &[u8], value: &[u8]) -> bool {
     let value = value.trim_ascii();
     value.is_empty() || sent.windows(value.len()).any(|part| part == value)
@@ -176,18 +186,19 @@ impl<'h> Rules<'h> {
             .map(|header| &*header.1)
     }
 
+    /// The one value of this name, if it is text: what is no header is left out.
     fn only(&self, name: &str) -> Option<&'h [u8]> {
         let mut values = self.values(name);
-        values
-            .next()
-            .filter(|value| values.next().is_none() && value.is_ascii())
+        values.next().filter(|value| {
+            values.next().is_none() && value.iter().all(|byte| (b' '..=b'~').contains(byte))
+        })
     }
 
     /// The directives, in lower case; nothing where a quotation mark might hide a comma.
     fn directives(&self) -> Vec<String> {
         let values: Vec<_> = self.values("cache-control").collect();
         if values.iter().any(|value| {
-            value.contains(&b'"') || !value.iter().all(|byte| matches!(byte, b' '..=b'~'))
+            value.contains(&b'"') || !value.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~'))
         }) {
             return Vec::new();
         }
@@ -214,7 +225,10 @@ impl<'h> Rules<'h> {
     }
 
     fn varies_always(&self) -> bool {
-        self.values("vary").any(|value| value == b"*")
+        let mut names = self
+            .values("vary")
+            .flat_map(|value| value.split(|byte| *byte == b','));
+        names.any(|name| trimmed(name) == b"*")
     }
 
     /// The longest that any header can mean.
@@ -301,6 +315,16 @@ const VARIES: [&str; 5] = [
     "cookie",
 ];
 
+/// Those that are headers: of directives and numbers, the policy makes some.
+fn understood(sent: &[(String, Vec<u8>)]) -> Vec<(String, Vec<u8>)> {
+    let is_rewritten = |name| ["cache-control", "pragma", "vary", "age"].contains(&name);
+    let is_header = |value| http::HeaderValue::from_bytes(value).is_ok();
+    let all = sent.iter();
+    all.filter(|(name, value)| is_rewritten(name) || is_header(value))
+        .cloned()
+        .collect()
+}
+
 /// Headers in lower case, as the fetcher has them.
 fn headers(input: &mut Input<'_>) -> Vec<(String, Vec<u8>)> {
     let mut headers = Vec::new();
@@ -358,5 +382,7 @@ fn control(input: &mut Input<'_>) -> Vec<u8> {
             _ => format!("s-maxage={}", input.any_size()),
         });
     }
-    words.join(input.pick(&[", ", ",", " ,"])).into_bytes()
+    words
+        .join(input.pick(&[", ", ",", " ,", "\t,\t"]))
+        .into_bytes()
 }

@@ -92,6 +92,9 @@ pub fn run(data: &[u8]) {
         if again == *decoded {
             break;
         }
+        let slashes = |text: &str| text.matches('/').count();
+        let is_same = slashes(&again) == slashes(below);
+        assert!(is_same, "an encoded slash: {text}");
         decoded = Cow::Owned(again);
     }
     assert!(

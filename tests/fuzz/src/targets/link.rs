@@ -20,10 +20,17 @@ fn check(target: &[u8]) {
         Ok(Some(link)) => link,
         Ok(None) => {
             let lower = target.to_ascii_lowercase();
-            let is_known = ["http:", "https:", "http+", "https+"]
+            let head = lower.split(|byte| *byte == b':').next().unwrap_or_default();
+            let is_word = head
                 .iter()
-                .any(|word| lower.starts_with(word.as_bytes()));
-            let has_host = lower.windows(3).any(|part| part == b"://") && lower.is_ascii();
+                .all(|byte| byte.is_ascii_alphanumeric() || *byte == b'+');
+            let is_known = is_word
+                && ["http", "https"].iter().any(|scheme| {
+                    head.split(|byte| *byte == b'+').next() == Some(scheme.as_bytes())
+                });
+            let has_host = lower
+                .get(head.len()..)
+                .is_some_and(|rest| rest.starts_with(b"://"));
             assert!(!(is_known && has_host), "a URL taken for a path");
             return;
         }
