@@ -259,10 +259,14 @@ impl<'h> Rules<'h> {
     }
 
     fn expires(&self) -> Duration {
-        let dates = |name| {
-            self.values(name)
-                .filter_map(|value| httpdate::parse_http_date(str::from_utf8(value).ok()?).ok())
-        };
+        let date_of =
+            |value: &[u8]| httpdate::parse_http_date(str::from_utf8(value).ok()?.trim()).ok();
+        // The crate also takes dates of mail, which are more than HTTP has.
+        let mut all = self.values("expires").chain(self.values("date"));
+        if self.values("expires").next().is_some() && all.any(|value| date_of(value).is_none()) {
+            return Duration::MAX;
+        }
+        let dates = |name| self.values(name).filter_map(date_of);
         let seconds = |date: SystemTime| {
             date.duration_since(SystemTime::UNIX_EPOCH)
                 .unwrap_or_default()
