@@ -89,8 +89,10 @@ class Machine:
 
     def run(self, *command, check=True):
         """What a command prints."""
+        # As a user of the machine has it: nothing of ours.
+        environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
         done = subprocess.run([*self.prefix, *command], stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                              timeout=2 * DEADLINE, check=False)
+                              timeout=2 * DEADLINE, check=False, env=environment)
         output = done.stdout + done.stderr
         if check and done.returncode:
             log = "" if command[0] == "journalctl" else self.journal()
