@@ -49,7 +49,8 @@ class Watched(Daemon):
         self.requests = collections.Counter()  # by peer and file
         self.files = collections.Counter()
         self.words = collections.Counter()
-        super().__init__(*arguments)
+        # Else like records are counted and not written.
+        super().__init__(*arguments, env=dict(os.environ, RUST_LOG="r_tftpd::request=debug,info"))
 
     def _read(self):
         for line in self.process.stderr:
@@ -62,7 +63,7 @@ class Watched(Daemon):
                 if record["target"] == "r_tftpd::request":
                     fields = record["fields"]
                     self.words[fields["message"]] += 1
-                    self.requests[fields["peer"], fields.get("file")] += 1
+                    self.requests[fields.get("peer"), fields.get("file")] += 1
                     self.files[fields.get("file")] += 1
                 elif record["target"]:
                     self.records.append(record)
