@@ -3,7 +3,8 @@
 use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
 use std::time::{Duration, Instant};
 
-use crate::chance::Chance;
+use r_tftpd_bench::chance::Chance;
+
 use crate::forged::Forger;
 use crate::options::Options;
 
@@ -35,7 +36,7 @@ pub fn storm(options: &Options) -> String {
         for transfer in &mut transfers {
             for _ in 0..TOGETHER {
                 // Of the first block, which is a duplicate or reports a gap, or of any.
-                let block = match chance.next() {
+                let block = match chance.draw() {
                     odd if odd % 2 == 1 => [0, 0],
                     any => any.to_le_bytes()[2..4].try_into().expect("two bytes"),
                 };
@@ -47,7 +48,7 @@ pub fn storm(options: &Options) -> String {
                     *transfer = begin(options);
                     begun += 1;
                 }
-                let stranger = u32::try_from(chance.next() % 1000).expect("a small number");
+                let stranger = u32::try_from(chance.draw() % 1000).expect("a small number");
                 let stranger = u32::from(options.first) + stranger;
                 forger.send_to(transfer.tid, stranger.into(), options.port, &ack);
                 strangers += 1;

@@ -3,7 +3,6 @@
 //! Prints one JSON object. What the server sends back is for others to count, but in `acks`.
 
 mod acks;
-mod chance;
 mod forged;
 mod options;
 
@@ -11,9 +10,9 @@ use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use chance::Chance;
 use forged::Forger;
 use options::{Mode, Options, USAGE};
+use r_tftpd_bench::chance::Chance;
 
 fn main() -> ExitCode {
     let options = match Options::parse(std::env::args().skip(1)) {
@@ -88,7 +87,7 @@ fn junk(_: &Options, chance: &mut Chance, payload: &mut Vec<u8>) {
     let length = chance.below(LONGEST + 1);
     payload.clear();
     while payload.len() < length {
-        payload.extend(chance.next().to_le_bytes());
+        payload.extend(chance.draw().to_le_bytes());
     }
     payload.truncate(length);
     if length >= 2 {

@@ -3,6 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
+use r_tftpd_bench::number;
+
 /// Shown for a wrong command line.
 pub const USAGE: &str = "\
 usage: r-tftpd-flood MODE --server ADDRESS:PORT [OPTIONS]
@@ -104,8 +106,4 @@ impl Options {
             _ => Ok(options),
         }
     }
-}
-
-fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
-    text.parse().map_err(|_| format!("{text}: not understood"))
 }

@@ -3,7 +3,6 @@
 //! Each client has an address and each transfer a port of its own. Clients receive with recvmmsg
 //! and UDP GRO, so that it is the server that is measured. Prints one JSON object: see `report`.
 
-mod chance;
 mod options;
 mod receive;
 mod report;

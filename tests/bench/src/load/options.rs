@@ -3,6 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
+use r_tftpd_bench::number;
+
 /// Shown for a wrong command line.
 pub const USAGE: &str = "\
 usage: r-tftpd-load --server ADDRESS:PORT --name NAME [OPTIONS]
@@ -150,10 +152,6 @@ impl Default for Options {
             lose_window_end: false,
         }
     }
-}
-
-fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
-    text.parse().map_err(|_| format!("{text}: not understood"))
 }
 
 fn numbers<T: std::str::FromStr>(text: &str) -> Result<Vec<T>, String> {

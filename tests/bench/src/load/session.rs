@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce, UdpGroSegment};
+use r_tftpd_bench::chance::Chance;
 
-use crate::chance::Chance;
 use crate::options::Options;
 use crate::receive::Buffer;
 
@@ -106,7 +106,7 @@ impl Session {
             reported: false,
             is_slow: slot < options.slow,
             answer_at: None,
-            chance: Chance::new(seed, options.loss),
+            chance: Chance::of(seed, options.loss),
             dropped: None,
             repair: None,
             asked: now,

@@ -3,7 +3,8 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::chance::Chance;
+use r_tftpd_bench::chance::Chance;
+
 use crate::datagram::{complete, payload, resize};
 use crate::options::Options;
 
@@ -19,9 +20,8 @@ pub struct Harm {
 impl Harm {
     /// Each direction, and each kind of harm, draws numbers of its own.
     pub fn new(options: &Options, direction: u64) -> Self {
-        let chance = |kind, probability| {
-            Chance::new((options.seed << 8) + direction * 4 + kind, probability)
-        };
+        let chance =
+            |kind, probability| Chance::of((options.seed << 8) + direction * 4 + kind, probability);
         Self {
             duplicate: chance(0, options.duplicate),
             reorder: chance(1, options.reorder),

@@ -5,8 +5,6 @@
 //! Only UDP over IPv4 is harmed, and TCP does not pass: the kernel leaves checksums to devices, so
 //! the relay fills in that of each UDP datagram.
 
-#[path = "../load/chance.rs"]
-mod chance;
 mod datagram;
 mod harm;
 mod options;

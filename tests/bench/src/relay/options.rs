@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use r_tftpd_bench::number;
+
 /// Shown for a wrong command line.
 pub const USAGE: &str = "\
 usage: r-tftpd-relay [OPTIONS] <PACKET-SOCKET >PACKET-SOCKET
@@ -64,8 +66,4 @@ impl Options {
         }
         Ok(options)
     }
-}
-
-fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
-    text.parse().map_err(|_| format!("{text}: not understood"))
 }

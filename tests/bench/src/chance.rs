@@ -9,8 +9,15 @@ pub struct Chance {
 }
 
 impl Chance {
-    /// That something happens with `probability`, from 0 to 1.
-    pub fn new(seed: u64, probability: f64) -> Self {
+    /// Any numbers, beginning at `seed`.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self::of(seed, 0.0)
+    }
+
+    /// Something happens with `probability`, from 0 to 1.
+    #[must_use]
+    pub fn of(seed: u64, probability: f64) -> Self {
         Self {
             state: seed,
             threshold: (probability * 2_f64.powi(64)) as u64,
@@ -19,20 +26,20 @@ impl Chance {
 
     /// Whether it happens this time.
     pub fn happens(&mut self) -> bool {
-        self.threshold != 0 && self.next() < self.threshold
+        self.threshold != 0 && self.draw() < self.threshold
     }
 
     /// Any number below `bound`.
-    #[allow(
-        dead_code,
-        reason = "the load generator, which shares this file, only loses"
-    )]
+    ///
+    /// # Panics
+    /// `bound` is 0.
     pub fn below(&mut self, bound: usize) -> usize {
-        let bound = u64::try_from(bound).expect("a number");
-        usize::try_from(self.next() % bound).expect("less than a number")
+        let bound = u64::try_from(bound).expect("64 bits");
+        usize::try_from(self.draw() % bound).expect("less than a usize")
     }
 
-    fn next(&mut self) -> u64 {
+    /// Any number.
+    pub fn draw(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.state;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
