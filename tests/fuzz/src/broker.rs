@@ -26,13 +26,9 @@ pub(crate) const WAYS: [Way; 3] = [
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Way(Support);
 
-/// What came of a name, with what the broker logs of a symlink.
-#[derive(Debug)]
-pub(crate) enum Answer {
-    File {
-        file: File,
-        size: u64,
-    },
+/// Why a name is no file, with what the broker logs of a symlink.
+#[derive(Debug, PartialEq)]
+pub(crate) enum NoFile {
     Missing,
     Denied(Denial),
     Escape {
@@ -46,33 +42,32 @@ pub(crate) enum Answer {
     },
 }
 
-/// Opens `name` below `root`, or below `fallback` what is not there.
-pub(crate) fn open(root: OwnedFd, fallback: Option<OwnedFd>, way: Way, name: &[u8]) -> Answer {
-    let path = match Path::parse(name) {
-        Ok(path) => path,
-        Err(reason) => return Answer::Denied(reason),
-    };
+/// Opens `name` below `root`, or below `fallback` what is not there: the file and its size.
+pub(crate) fn open(
+    root: OwnedFd,
+    fallback: Option<OwnedFd>,
+    way: Way,
+    name: &[u8],
+) -> Result<(File, u64), NoFile> {
+    let path = Path::parse(name).map_err(NoFile::Denied)?;
     let resolver = Resolver::with(root, fallback, way.0);
     let result = match resolver.open_cached(&path) {
         Err(Refused::Waits) => resolver.open(&path),
         result => result,
     };
     match result {
-        Ok(opened) => Answer::File {
-            file: opened.file.into(),
-            size: opened.size,
-        },
-        Err(Refused::Missing) => Answer::Missing,
-        Err(Refused::Denied(reason)) => Answer::Denied(reason),
-        Err(Refused::Escape(symlink)) => Answer::Escape {
+        Ok(opened) => Ok((opened.file.into(), opened.size)),
+        Err(Refused::Missing) => Err(NoFile::Missing),
+        Err(Refused::Denied(reason)) => Err(NoFile::Denied(reason)),
+        Err(Refused::Escape(symlink)) => Err(NoFile::Escape {
             name: symlink.name,
             target: symlink.target,
-        },
-        Err(Refused::Url(signpost)) => Answer::Url {
+        }),
+        Err(Refused::Url(signpost)) => Err(NoFile::Url {
             name: signpost.symlink.name,
             target: signpost.symlink.target,
             rest: signpost.rest,
-        },
+        }),
         Err(Refused::Waits) => panic!("an open that may wait says that it would have to"),
     }
 }
