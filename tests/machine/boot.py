@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 
-from rootfs import machine_root
+from rootfs import ENVIRONMENT, machine_root
 from support import CLIENT, NAMES, cases, get, main, pattern, read, sha256, test, write
 
 PACKAGE = os.path.abspath(sys.argv[2]) if len(sys.argv) > 2 else None
@@ -89,10 +89,8 @@ class Machine:
 
     def run(self, *command, check=True):
         """What a command prints."""
-        # As a user of the machine has it: nothing of ours.
-        environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
         done = subprocess.run([*self.prefix, *command], stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                              timeout=2 * DEADLINE, check=False, env=environment)
+                              timeout=2 * DEADLINE, check=False, env=ENVIRONMENT)
         output = done.stdout + done.stderr
         if check and done.returncode:
             log = "" if command[0] == "journalctl" else self.journal()

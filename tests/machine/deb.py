@@ -18,7 +18,7 @@ import sys
 import tarfile
 import zlib
 
-from rootfs import chroot_run, machine_root
+from rootfs import ENVIRONMENT, chroot_run, machine_root
 from support import NAMES, PROGRAMS, Daemon, directory, get, main, pattern, read, run, sha256, test, write
 
 SOURCE = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../.."))
@@ -53,8 +53,6 @@ FILES = {
 }
 AT_END = contextlib.ExitStack()
 CONTENTS = pattern(50_000)
-# None of this machine's own: its SSL_CERT_FILE names a file that another machine may not have.
-ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 
 
 @functools.cache

@@ -212,6 +212,18 @@ def assert_left_nothing(site, during=None):
         )
 
 
+def assert_served_during(site, mode):
+    """Honest clients finish during a flood of 6 s, as fast as the machine can send, and it leaves nothing."""
+    flood = site.flood(mode, "--limit", "6")
+    time.sleep(1)
+    seconds = site.honest_one_by_one(20, 0.1)
+    assert flood.process.poll() is None, "the flood was over first"
+    during = site.measure()
+    show(mode, **flood.finish())
+    show("honest clients", times=times(seconds))
+    assert_left_nothing(site, during)
+
+
 def show_answers(site):
     """What forged senders got, which is at most four datagrams for a request."""
     requests, asked = site.requests()
@@ -260,14 +272,7 @@ def a_hundred_thousand_forged_requests_keep_nobody_from_finishing_and_leave_noth
 @test
 def as_many_forged_requests_as_the_machine_can_send_keep_nobody_from_finishing():
     with Site("--timeout", "0.3") as site:
-        flood = site.flood("requests", "--limit", "6")
-        time.sleep(1)
-        seconds = site.honest_one_by_one(20, 0.1)
-        assert flood.process.poll() is None, "the flood was over first"
-        during = site.measure()
-        show("flood", **flood.finish())
-        show("honest clients", times=times(seconds))
-        assert_left_nothing(site, during)
+        assert_served_during(site, "requests")
         show_answers(site)
 
 
@@ -293,14 +298,7 @@ def a_network_that_does_not_answer_is_sent_no_more_than_its_budget():
 @test
 def junk_keeps_nobody_from_finishing():
     with Site("--timeout", "0.3") as site:
-        flood = site.flood("junk", "--limit", "6")
-        time.sleep(1)
-        seconds = site.honest_one_by_one(20, 0.1)
-        assert flood.process.poll() is None, "the flood was over first"
-        during = site.measure()
-        show("junk", **flood.finish())
-        show("honest clients", times=times(seconds))
-        assert_left_nothing(site, during)
+        assert_served_during(site, "junk")
         site.stop()
         assert_log_is_honest(site, 70)
 

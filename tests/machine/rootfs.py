@@ -18,6 +18,8 @@ import tempfile
 SUITE = "bookworm"
 # What a Debian has that boots, and what the package depends on, beside what dpkg itself needs.
 PACKAGES = ("systemd", "systemd-sysv", "dbus", "procps")
+# For commands in it. None of this machine's own: its SSL_CERT_FILE names a file that another may not have.
+ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 CACHE = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../target/machine"))
 
 
@@ -42,9 +44,8 @@ def chroot_run(root, command, check=True):
     """
     # The kernel ends every process of a process namespace with its first one, and mounts with their namespace.
     inside = ["unshare", "--mount", "--net", "--ipc", "--pid", "--fork", "--kill-child", f"--mount-proc={root}/proc"]
-    # The caller's environment has its own paths and language.
-    environment = ["env", "--ignore-environment", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8",
-                   "DEBIAN_FRONTEND=noninteractive"]
+    more = {"LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
+    environment = ["env", "--ignore-environment", *(f"{name}={value}" for name, value in (ENVIRONMENT | more).items())]
     return _run([*inside, "chroot", root, *environment, *command], check)
 
 
