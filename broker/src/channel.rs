@@ -159,16 +159,18 @@ mod tests {
         );
     }
 
-    #[test]
-    fn too_long_a_datagram_is_truncated_and_its_descriptors_are_closed() {
-        let (a, b) = Channel::pair().unwrap();
+    /// Sends `bytes` with as many descriptors as `count`, all of one end of a channel. The other end.
+    fn send_descriptors(channel: &Channel, bytes: &[u8], count: usize) -> Channel {
         let (kept, sent) = Channel::pair().unwrap();
-        a.send_with(b"four", &[sent.as_fd()]).unwrap();
-        drop(sent);
-        assert!(matches!(
-            b.receive_with(&mut [0; 3]),
-            Err(ReceiveError::Truncated)
-        ));
+        kept.set_nonblocking().unwrap();
+        channel
+            .send_with(bytes, &vec![sent.as_fd(); count])
+            .unwrap();
+        kept
+    }
+
+    /// Nobody has the other end of a channel any more.
+    fn assert_closed(kept: &Channel) {
         assert!(matches!(
             kept.receive_with(&mut [0; 3]),
             Err(ReceiveError::Closed)
@@ -176,21 +178,26 @@ mod tests {
     }
 
     #[test]
+    fn too_long_a_datagram_is_truncated_and_its_descriptors_are_closed() {
+        let (a, b) = Channel::pair().unwrap();
+        let kept = send_descriptors(&a, b"four", 1);
+        assert!(matches!(
+            b.receive_with(&mut [0; 3]),
+            Err(ReceiveError::Truncated)
+        ));
+        assert_closed(&kept);
+    }
+
+    #[test]
     fn too_many_descriptors_are_truncated_and_closed() {
         for count in [MAX_DESCRIPTORS + 1, 253] {
             let (a, b) = Channel::pair().unwrap();
-            let (kept, sent) = Channel::pair().unwrap();
-            kept.set_nonblocking().unwrap();
-            a.send_with(b"x", &vec![sent.as_fd(); count]).unwrap();
-            drop(sent);
+            let kept = send_descriptors(&a, b"x", count);
             assert!(matches!(
                 b.receive_with(&mut [0; 3]),
                 Err(ReceiveError::Truncated)
             ));
-            assert!(matches!(
-                kept.receive_with(&mut [0; 3]),
-                Err(ReceiveError::Closed)
-            ));
+            assert_closed(&kept);
         }
     }
 
@@ -208,17 +215,12 @@ mod tests {
     #[test]
     fn a_descriptor_from_a_less_trusted_process_is_refused_and_never_installed() {
         let (a, b) = Channel::pair().unwrap();
-        let (kept, sent) = Channel::pair().unwrap();
-        a.send_with(b"x", &[sent.as_fd()]).unwrap();
-        drop(sent);
+        let kept = send_descriptors(&a, b"x", 1);
         assert!(matches!(
             b.receive(&mut [0; 3]),
             Err(ReceiveError::Truncated)
         ));
-        assert!(matches!(
-            kept.receive(&mut [0; 3]),
-            Err(ReceiveError::Closed)
-        ));
+        assert_closed(&kept);
         a.send(b"y").unwrap();
         assert_eq!(b.receive(&mut [0; 3]).unwrap(), b"y");
     }

@@ -34,11 +34,8 @@ impl Path {
         self.doubt = self.doubt.saturating_sub(1);
         if whole {
             if !self.is_whole {
-                *self = Self {
-                    round: 0,
-                    is_whole: true,
-                    ..*self
-                };
+                self.round = 0;
+                self.is_whole = true;
             }
             self.round = micros(round).max(self.round - self.round / 8);
         }

@@ -119,15 +119,19 @@ fn asking(port: u16) -> Setup {
     setup
 }
 
+/// Landlock lets the fetcher reach the origin's port and the name server's.
+fn finding(server: &NameServer, port: u16) -> Setup {
+    let mut setup = asking(server.port);
+    setup.start.ports = vec![(port, port)];
+    setup
+}
+
 #[test]
 fn a_name_is_resolved_over_tcp() {
     let server = NameServer::new();
     let origin = Raw::fixed(answer("200 OK", "", b"found"));
     let port = origin.address.port();
-    // Landlock lets the fetcher reach the origin's port and the name server's.
-    let mut setup = asking(server.port);
-    setup.start.ports = vec![(port, port)];
-    let mut fetcher = Fetcher::start(&setup);
+    let mut fetcher = Fetcher::start(&finding(&server, port));
     let url = format!("http://boot.test:{port}/");
     assert_eq!(fetcher.get(&url).whole(), b"found");
     let asked = server.queries.load(Ordering::SeqCst);
@@ -177,9 +181,7 @@ fn wrong_dns_answers_end_as_dns_and_the_next_name_is_resolved() {
     let server = NameServer::new();
     let origin = Raw::fixed(answer("200 OK", "", b"found"));
     let port = origin.address.port();
-    let mut setup = asking(server.port);
-    setup.start.ports = vec![(port, port)];
-    let mut fetcher = Fetcher::start(&setup);
+    let mut fetcher = Fetcher::start(&finding(&server, port));
     let file = File::from(granted(b""));
     for way in 0..WAYS {
         fetcher.ask(&fetch(&format!("http://hostile{way}.test:{port}/")), &file);

@@ -287,53 +287,50 @@ fn size(daemon: &Daemon) -> (u64, u64) {
 }
 
 fn deaf_worker(daemon: &Daemon) {
-    let (before, _) = size(daemon);
-    Client::new(daemon.address()).ask(DEAF, &[]);
-    daemon.wait_for(|record| message(record) == DEAF);
-    let clients: Vec<_> = (0..20).map(|_| Client::new(daemon.address())).collect();
-    for number in 0..500 {
-        for client in &clients {
-            client.ask(&format!("file-{number}"), &[]);
-        }
-    }
     // Its answers to pings still count.
-    let (after, descriptors) = size(daemon);
-    println!(
-        "10000 requests, worker deaf: broker grew by {} KiB",
-        after.saturating_sub(before)
-    );
-    assert!(
-        after < before + 32 * 1024 && descriptors <= 16384,
-        "{after} {descriptors}"
-    );
+    assert_growth_is_bounded(daemon, "worker", "", 500, || ());
     daemon.child("r-tftpd-worker").signal(Signal::SIGKILL);
     daemon.wait_for(|record| message(record).contains("worker died: "));
     serves(daemon);
 }
 
 fn deaf_fetcher(daemon: &Daemon) {
+    let below = format!("{LINK}/");
+    assert_growth_is_bounded(daemon, "fetcher", &below, 50, || serves(daemon));
+    daemon.child("r-tftpd-fetcher").signal(Signal::SIGKILL);
+    daemon.wait_for(|record| message(record) == "fetcher is back");
+    serves(daemon);
+}
+
+/// Makes the process that answers what is asked below `place` deaf, and has 20 clients ask for
+/// `names` there. Then, and when `meanwhile` has returned, the broker must not be much larger.
+fn assert_growth_is_bounded(
+    daemon: &Daemon,
+    who: &str,
+    place: &str,
+    names: usize,
+    meanwhile: impl FnOnce(),
+) {
     let (before, _) = size(daemon);
-    Client::new(daemon.address()).ask(&format!("{LINK}/{DEAF}"), &[]);
+    Client::new(daemon.address()).ask(&format!("{place}{DEAF}"), &[]);
     daemon.wait_for(|record| message(record) == DEAF);
     let clients: Vec<_> = (0..20).map(|_| Client::new(daemon.address())).collect();
-    for number in 0..50 {
+    for number in 0..names {
         for client in &clients {
-            client.ask(&format!("{LINK}/{number}"), &[]);
+            client.ask(&format!("{place}file-{number}"), &[]);
         }
     }
-    serves(daemon);
+    meanwhile();
     let (after, descriptors) = size(daemon);
     println!(
-        "1000 links asked, fetcher deaf: broker grew by {} KiB",
+        "{} requests, {who} deaf: broker grew by {} KiB",
+        names * clients.len(),
         after.saturating_sub(before)
     );
     assert!(
         after < before + 32 * 1024 && descriptors <= 16384,
         "{after} {descriptors}"
     );
-    daemon.child("r-tftpd-fetcher").signal(Signal::SIGKILL);
-    daemon.wait_for(|record| message(record) == "fetcher is back");
-    serves(daemon);
 }
 
 fn flood(daemon: &Daemon, how: &str) {

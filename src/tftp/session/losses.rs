@@ -57,10 +57,10 @@ impl Session {
     /// When the client is asked early what it lacks; `None` = its timeout is waited for.
     pub(super) fn probe_due(&self) -> Option<Instant> {
         let spent = self.timer.probes()?;
-        let silence = self.path.silence()?;
-        if self.granted.windowsize == 1 {
-            return None;
-        }
+        let silence = self
+            .path
+            .silence()
+            .filter(|_| self.granted.windowsize > 1)?;
         Some(self.sent_at + silence * (1 << spent))
     }
 
