@@ -23,10 +23,10 @@ impl Shared for ToBroker {
 impl Shared for ToWorker {
     fn has_descriptor(&self) -> bool {
         match self {
-            Self::Request(_) | Self::File { .. } | Self::Scratch { .. } | Self::Fetching { .. } => {
-                true
-            }
+            Self::Request(request) => request.socket.has_descriptor(),
+            Self::File { .. } | Self::Scratch { .. } | Self::Fetching { .. } => true,
             Self::Hello(_)
+            | Self::Close { .. }
             | Self::Missing { .. }
             | Self::Denied { .. }
             | Self::Link { .. }
@@ -147,6 +147,7 @@ mod tests {
         let done = ToBroker::Done {
             id: 1,
             proven: true,
+            kept: false,
         };
         refused(inbox.fill(&datagram(&[done]), vec![descriptor()]));
     }

@@ -27,6 +27,8 @@ pub struct BrokerStart {
     pub port_range: Option<(u16, u16)>,
     /// The most requests that can be outstanding at once.
     pub max_outstanding: u32,
+    /// Reply sockets that serve more than one request; 0 = none.
+    pub max_kept: u16,
     /// Absolute path of the root, for the log.
     pub root: String,
     /// A second directory comes along, for what is not below the root.

@@ -271,6 +271,12 @@ pub(crate) fn receive_batch(socket: BorrowedFd<'_>, slots: &mut [Slot]) -> io::R
     Ok(filled)
 }
 
+/// recvmsg(2) without room and without waiting: the next datagram of a UDP socket is lost.
+pub(crate) fn discard(socket: BorrowedFd<'_>) -> io::Result<()> {
+    recvmsg::<()>(socket.as_raw_fd(), &mut [], None, MsgFlags::MSG_DONTWAIT)?;
+    Ok(())
+}
+
 /// Bytes of an int.
 const INT: libc::socklen_t = 4;
 const _: () = assert!(INT as usize == size_of::<libc::c_int>());

@@ -46,9 +46,14 @@ impl Hello {
 pub enum ToWorker {
     /// Always first.
     Hello(Hello),
-    /// A request that passed the broker's limits. Comes with one descriptor: the reply socket,
-    /// connected to the peer, non-blocking.
+    /// A request that passed the broker's limits. Comes with one descriptor, unless it is
+    /// one the worker has kept ([`SocketUse`]): the reply socket, connected to the peer, non-blocking.
     Request(Request),
+    /// A reply socket that was kept is not needed any more.
+    Close {
+        /// The number it was kept under.
+        number: u16,
+    },
     /// Answers [`ToBroker::Open`]. Comes with one descriptor: a regular file open for reading.
     File {
         /// The request that asked.
@@ -199,11 +204,17 @@ pub enum ToBroker {
         id: u64,
         /// Whether the peer ever answered on the reply socket.
         proven: bool,
+        /// Whether the worker has kept the reply socket for another request; only one that has a
+        /// number ([`SocketUse`]).
+        kept: bool,
     },
 }
 
 /// The most bytes of a scratch file: the largest netascii form that is served.
 pub const MAX_SCRATCH: u64 = 64 * 1024 * 1024;
+
+/// The most reply sockets that are kept at once; their numbers are below it.
+pub const MAX_KEPT: u16 = 512;
 
 /// A request datagram and what the broker knows of it.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -212,6 +223,8 @@ pub struct Request {
     pub id: u64,
     /// Who asked.
     pub peer: Endpoint,
+    /// Which socket answers it.
+    pub socket: SocketUse,
     /// The address and port the reply socket is bound to.
     pub local: Endpoint,
     /// MTU in bytes of the route to the peer, as far as known; 0 = unknown.
@@ -221,6 +234,36 @@ pub struct Request {
     pub replaces: Option<u64>,
     /// The datagram, unread but for the first two bytes; at most [`MAX_REQUEST`] bytes.
     pub datagram: Vec<u8>,
+}
+
+/// How a reply socket is used. To make one costs much of what a short transfer costs, so some serve
+/// one request after another: the broker keeps a descriptor of its own and connects the socket to
+/// the next peer, once the worker has said [`ToBroker::Done`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum SocketUse {
+    /// It is new, and for this request alone.
+    Once,
+    /// It is new, and the worker may keep it under this number, in place of any other.
+    First(u16),
+    /// It is the one that was kept under this number: there is no descriptor.
+    Again(u16),
+}
+
+impl SocketUse {
+    /// Whether the request comes with a descriptor.
+    #[must_use]
+    pub fn has_descriptor(self) -> bool {
+        !matches!(self, Self::Again(_))
+    }
+
+    /// The number that the socket can be kept under.
+    #[must_use]
+    pub fn number(self) -> Option<u16> {
+        match self {
+            Self::Once => None,
+            Self::First(number) | Self::Again(number) => Some(number),
+        }
+    }
 }
 
 /// A socket address whose link-local scope survives the encoding.
@@ -372,7 +415,7 @@ fn v6(ip: Ipv6Addr, port: u16, scope: u32) -> SocketAddrV6 {
 }
 
 /// Raised by hand when the meaning of a message changes and its form does not.
-const PROTOCOL: u64 = 2;
+const PROTOCOL: u64 = 3;
 
 /// Names the sources that define the protocol: equal in two binaries only when they were built
 /// from the same version of these files.

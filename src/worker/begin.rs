@@ -2,7 +2,6 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,6 +14,7 @@ use tokio::time::sleep_until;
 
 use super::engine::Engine;
 use super::feed::{Feed, News, stalled};
+use super::idle::IdleSocket;
 use super::netascii;
 use super::record::End;
 use super::server::Server;
@@ -31,7 +31,7 @@ use crate::tftp::session::{Extent, Outcome, Session};
 const HOLD: Duration = Duration::from_secs(1);
 
 /// Starts to send a file to the client.
-pub(crate) fn read(server: Rc<Server>, ticket: Rc<Ticket>, socket: OwnedFd, source: Source) {
+pub(crate) fn read(server: Rc<Server>, ticket: Rc<Ticket>, socket: IdleSocket, source: Source) {
     if ticket.is_netascii() {
         spawn_local(read_netascii(server, ticket, socket, source));
     } else {
@@ -57,12 +57,12 @@ pub(crate) fn read(server: Rc<Server>, ticket: Rc<Ticket>, socket: OwnedFd, sour
 ///
 /// Nothing is repeated by us before there was a first packet. A request whose origin brings nothing
 /// for [`STALL`](super::feed::STALL) is refused.
-pub(crate) fn fetched(server: Rc<Server>, ticket: Rc<Ticket>, socket: OwnedFd, feed: Feed) {
+pub(crate) fn fetched(server: Rc<Server>, ticket: Rc<Ticket>, socket: IdleSocket, feed: Feed) {
     spawn_local(await_origin(server, ticket, socket, feed));
 }
 
 /// Starts to take a file from the client and to throw it away.
-pub(crate) fn discard(server: Rc<Server>, ticket: Rc<Ticket>, socket: OwnedFd) {
+pub(crate) fn discard(server: Rc<Server>, ticket: Rc<Ticket>, socket: IdleSocket) {
     let asked = asked(&ticket);
     let receiver = Receiver::new(&asked, &server.limits(&ticket), Instant::now());
     let engine = Engine::Receive(receiver, asked.tsize);
@@ -79,7 +79,7 @@ pub(crate) fn refusal_of(denial: Denial) -> Refusal {
 }
 
 /// Translates the file first.
-async fn read_netascii(server: Rc<Server>, ticket: Rc<Ticket>, socket: OwnedFd, source: Source) {
+async fn read_netascii(server: Rc<Server>, ticket: Rc<Ticket>, socket: IdleSocket, source: Source) {
     let (source, refused) = match translated(&server, &ticket, &source).await {
         Ok(Some(translation)) => (translation, None),
         Ok(None) => (source, None),
@@ -112,7 +112,7 @@ enum Event {
     Ending(Ending),
 }
 
-async fn await_origin(server: Rc<Server>, ticket: Rc<Ticket>, socket: OwnedFd, mut feed: Feed) {
+async fn await_origin(server: Rc<Server>, ticket: Rc<Ticket>, socket: IdleSocket, mut feed: Feed) {
     let asked = asked(&ticket);
     let limits = server.limits(&ticket);
     let sized = asked.tsize.is_some() && limits.options;
@@ -171,11 +171,11 @@ async fn await_origin(server: Rc<Server>, ticket: Rc<Ticket>, socket: OwnedFd, m
             Event::News(News::Over(not_fetched)) => {
                 drop(feed);
                 let refusal = not_fetched.refusal;
-                return server.refuse_by(&ticket, &socket, refusal, &End::NotFetched(not_fetched));
+                return server.refuse_by(&ticket, socket, refusal, &End::NotFetched(not_fetched));
             }
             Event::Ending(Ending::Stopping) => {
                 drop(feed);
-                return server.refuse_by(&ticket, &socket, Refusal::Stopping, &End::Stopped);
+                return server.refuse_by(&ticket, socket, Refusal::Stopping, &End::Stopped);
             }
             Event::Ending(ending) => {
                 drop(feed);

@@ -4,7 +4,7 @@
 //! - `server`: what one runtime thread knows; messages of the broker arrive here.
 //! - `requests`, `ticket`, `places`: who asked, how far each request is, whose turn it is.
 //! - `begin`, `transfer`, `engine`: the task of one transfer around the pure state machine.
-//! - `socket`, `window`, `source`, `netascii`: the bytes, from the file to the network.
+//! - `socket`, `idle`, `window`, `source`, `netascii`: the bytes, from the file to the network.
 //! - [`cache`], `proxy`, `feed`: files that come from an origin, from the answer to a request to
 //!   the transfer.
 //! - `link`, `control`: the channels to broker and supervisor.
@@ -19,6 +19,7 @@ mod cuts;
 mod engine;
 mod feed;
 mod held;
+mod idle;
 mod link;
 mod netascii;
 mod places;

@@ -89,6 +89,7 @@ mod tests {
 
     use r_tftpd_broker::wire;
 
+    use super::super::idle::IdleSocket;
     use super::super::tests::harness::file;
     use super::super::ticket::Phase;
     use super::*;
@@ -100,10 +101,16 @@ mod tests {
             peer: address,
             local: address,
             mtu: 0,
+            socket: wire::SocketUse::Once,
             replaces: None,
             datagram: vec![],
         };
-        let ticket = Ticket::new(&asked, None, file(b"").into(), Instant::now());
+        let ticket = Ticket::new(
+            &asked,
+            None,
+            IdleSocket::New(file(b"").into()),
+            Instant::now(),
+        );
         ticket.set_phase(phase);
         Rc::new(ticket)
     }

@@ -26,14 +26,30 @@ use crate::tftp::packet::Mode;
 pub(crate) struct Proxy {
     cache: RefCell<Cache>,
     /// Requests for which the broker has yet to grant a fetch or not; of those that have ended
-    /// meanwhile, whether their peer had answered. Their ids live until the broker has answered,
-    /// as others may have joined them.
-    asked: RefCell<BTreeMap<u64, Option<bool>>>,
+    /// meanwhile, how. Their ids live until the broker has answered, as others may have joined
+    /// them.
+    asked: RefCell<BTreeMap<u64, Option<Ended>>>,
     /// Origins are told of clients.
     about: bool,
     /// When the cache's timer goes off.
     armed: Cell<Option<Instant>>,
     rearm: Notify,
+}
+
+/// What the broker is told of a request that has ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ended {
+    /// Its peer had answered.
+    pub(crate) proven: bool,
+    /// Its reply socket is kept.
+    pub(crate) kept: bool,
+}
+
+impl Ended {
+    fn done(self, id: u64) -> ToBroker {
+        let Self { proven, kept } = self;
+        ToBroker::Done { id, proven, kept }
+    }
 }
 
 impl Proxy {
@@ -158,8 +174,8 @@ impl Proxy {
     fn handle_answered(&self, broker: &Link, id: u64) -> Result<(), Error> {
         match self.asked.borrow_mut().remove(&id) {
             Some(None) => Ok(()),
-            Some(Some(proven)) => {
-                broker.send(&ToBroker::Done { id, proven });
+            Some(Some(ended)) => {
+                broker.send(&ended.done(id));
                 Ok(())
             }
             None => Err(Error::Violation("an answer to nothing")),
@@ -167,10 +183,10 @@ impl Proxy {
     }
 
     /// A request has ended: the broker is told, now or once it has answered.
-    pub(crate) fn finish(&self, broker: &Link, id: u64, proven: bool) {
+    pub(crate) fn finish(&self, broker: &Link, id: u64, ended: Ended) {
         match self.asked.borrow_mut().get_mut(&id) {
-            Some(ended) => *ended = Some(proven),
-            None => broker.send(&ToBroker::Done { id, proven }),
+            Some(waiting) => *waiting = Some(ended),
+            None => broker.send(&ended.done(id)),
         }
         self.settle(broker);
     }

@@ -320,6 +320,7 @@ mod tests {
 
     use r_tftpd_broker::wire;
 
+    use super::super::idle::IdleSocket;
     use super::super::tests::harness::file;
     use super::*;
     use crate::tftp::packet::parse_request;
@@ -332,10 +333,16 @@ mod tests {
             peer: address,
             local: address,
             mtu: 0,
+            socket: wire::SocketUse::Once,
             replaces: None,
             datagram: b"\0\x02boot\nfile\0mail\0".to_vec(),
         };
-        let ticket = Ticket::new(&request, None, file(b"").into(), Instant::now());
+        let ticket = Ticket::new(
+            &request,
+            None,
+            IdleSocket::New(file(b"").into()),
+            Instant::now(),
+        );
         let end = End::Unreadable(parse_request(&request.datagram).unwrap_err());
         let asked = Asked::new(&ticket, &end);
         assert_eq!(word(&end), "bad-mode");

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use r_tftpd_broker::control::Counts;
 use r_tftpd_broker::settings::WorkerStart;
-use r_tftpd_broker::wire::{self, Denial, ToBroker, ToWorker};
+use r_tftpd_broker::wire::{self, Denial, SocketUse, ToBroker, ToWorker};
 use tokio::sync::Notify;
 use tokio::task::yield_now;
 
@@ -17,12 +17,12 @@ use super::begin;
 use super::cache::{Answer, LinkInfo};
 use super::cuts::Cuts;
 use super::feed::{self, Feed};
+use super::idle::{IdleSocket, KeptSockets};
 use super::link::{self, Link};
 use super::places::Places;
-use super::proxy::Proxy;
+use super::proxy::{Ended, Proxy};
 use super::record::{self, CacheUse, End, Origin};
 use super::requests::{Admission, Requests};
-use super::socket::send_once;
 use super::source::Source;
 use super::summary::Summaries;
 use super::ticket::{Ending, Phase, Ticket};
@@ -43,6 +43,7 @@ pub(crate) struct Server {
     /// The cache.
     pub(crate) proxy: Proxy,
     requests: RefCell<Requests>,
+    kept: KeptSockets,
     cuts: RefCell<Cuts>,
     stopping: Cell<Option<Stopping>>,
     ended: Notify,
@@ -87,6 +88,7 @@ impl Server {
             }),
             proxy: Proxy::new(&settings.cache),
             requests: RefCell::new(Requests::new(settings.max_unproven)),
+            kept: KeptSockets::default(),
             cuts: RefCell::default(),
             stopping: Cell::default(),
             ended: Notify::new(),
@@ -107,7 +109,14 @@ impl Server {
         descriptor: Option<OwnedFd>,
     ) -> Result<(), link::Error> {
         match (message, descriptor) {
-            (ToWorker::Request(request), Some(socket)) => self.handle_request(&request, socket),
+            (ToWorker::Request(request), descriptor) => {
+                let socket = self.socket_of(request.socket, descriptor)?;
+                self.handle_request(&request, socket)
+            }
+            (ToWorker::Close { number }, None) => {
+                drop(self.kept.take(number));
+                Ok(())
+            }
             (
                 ToWorker::File {
                     id,
@@ -131,7 +140,7 @@ impl Server {
             (ToWorker::Missing { id }, None) => {
                 let ticket = self.asked(id, Phase::Opening)?;
                 let outcome = Outcome::Refused(Refusal::Missing);
-                self.refuse(&ticket, Refusal::Missing, End::Protocol(outcome));
+                self.refuse(&ticket, Refusal::Missing, &End::Protocol(outcome));
                 Ok(())
             }
             (ToWorker::Denied { id, reason }, None) => self.handle_denied(id, reason),
@@ -144,11 +153,29 @@ impl Server {
         }
     }
 
+    /// What answers a request.
+    fn socket_of(
+        &self,
+        socket: SocketUse,
+        descriptor: Option<OwnedFd>,
+    ) -> Result<IdleSocket, link::Error> {
+        match (socket, descriptor) {
+            (SocketUse::Again(number), None) => {
+                let kept = self.kept.take(number);
+                kept.ok_or(link::Error::Violation("a socket that was not kept"))
+            }
+            (SocketUse::Once | SocketUse::First(_), Some(descriptor)) => {
+                Ok(IdleSocket::New(descriptor))
+            }
+            _ => Err(link::Error::Violation("wrong number of descriptors")),
+        }
+    }
+
     /// A request passed the broker's limits.
     fn handle_request(
         self: &Rc<Self>,
         asked: &wire::Request,
-        socket: OwnedFd,
+        socket: IdleSocket,
     ) -> Result<(), link::Error> {
         if self.requests.borrow().find(asked.id).is_some() {
             return Err(link::Error::Violation("an id twice"));
@@ -174,7 +201,7 @@ impl Server {
             return Ok(());
         }
         if let Some((refusal, end)) = refusal {
-            self.refuse(&ticket, refusal, end);
+            self.refuse(&ticket, refusal, &end);
             return Ok(());
         }
         if let Some(request) = &ticket.request {
@@ -185,6 +212,7 @@ impl Server {
                     self.link.send(&ToBroker::Done {
                         id: asked.id,
                         proven: false,
+                        kept: self.keep_unused(&ticket),
                     });
                     return Ok(());
                 }
@@ -229,7 +257,7 @@ impl Server {
             return Ok(());
         }
         let ticket = self.asked(id, Phase::Opening)?;
-        self.refuse(&ticket, begin::refusal_of(reason), End::Denied(reason));
+        self.refuse(&ticket, begin::refusal_of(reason), &End::Denied(reason));
         Ok(())
     }
 
@@ -270,7 +298,7 @@ impl Server {
             Answer::Busy => feed::busy(),
         };
         let refusal = not_fetched.refusal;
-        self.refuse(&ticket, refusal, End::NotFetched(not_fetched));
+        self.refuse(&ticket, refusal, &End::NotFetched(not_fetched));
         Ok(())
     }
 
@@ -290,27 +318,51 @@ impl Server {
     fn start(
         self: &Rc<Self>,
         ticket: Rc<Ticket>,
-        begin: impl FnOnce(Rc<Self>, Rc<Ticket>, OwnedFd),
+        begin: impl FnOnce(Rc<Self>, Rc<Ticket>, IdleSocket),
     ) {
         ticket.set_phase(Phase::Unproven);
-        match (ticket.ending(), ticket.take_socket()) {
-            (None, Some(socket)) => begin(Rc::clone(self), ticket, socket),
-            (ending, _) => self.finish_early(&ticket, ending),
+        let ending = ticket.ending();
+        match (ending.is_none()).then(|| ticket.take_socket()).flatten() {
+            Some(socket) => begin(Rc::clone(self), ticket, socket),
+            None => self.finish_early(&ticket, ending),
         }
     }
 
-    /// Answers a request with an ERROR, once. The socket closes with that.
-    fn refuse(&self, ticket: &Ticket, refusal: Refusal, end: End) {
-        match (ticket.ending(), ticket.take_socket()) {
-            (None, Some(socket)) => self.refuse_by(ticket, &socket, refusal, &end),
-            (ending, _) => self.finish_early(ticket, ending),
+    /// Answers a request with an ERROR, once.
+    fn refuse(&self, ticket: &Ticket, refusal: Refusal, end: &End) {
+        let ending = ticket.ending();
+        match (ending.is_none()).then(|| ticket.take_socket()).flatten() {
+            Some(socket) => self.refuse_by(ticket, socket, refusal, end),
+            None => self.finish_early(ticket, ending),
         }
     }
 
     /// Answers a request whose reply socket has been taken with an ERROR, once.
-    pub(crate) fn refuse_by(&self, ticket: &Ticket, socket: &OwnedFd, refusal: Refusal, end: &End) {
-        send_once(socket, &refusal.datagram());
+    pub(crate) fn refuse_by(
+        &self,
+        ticket: &Ticket,
+        mut socket: IdleSocket,
+        refusal: Refusal,
+        end: &End,
+    ) {
+        socket.send_once(&refusal.datagram());
+        self.keep(ticket, socket);
         self.finish(ticket, false, end, &record::Result::default());
+    }
+
+    /// The transfer of `ticket` needs its reply socket no longer, which is kept or closed.
+    pub(crate) fn keep(&self, ticket: &Ticket, socket: IdleSocket) {
+        if let Some(number) = ticket.number {
+            self.kept.keep(number, socket);
+        }
+    }
+
+    /// Keeps the reply socket if no transfer has taken it. Whether it is kept, now or since before.
+    fn keep_unused(&self, ticket: &Ticket) -> bool {
+        if let Some(socket) = ticket.take_socket() {
+            self.keep(ticket, socket);
+        }
+        ticket.number.is_some_and(|number| self.kept.has(number))
     }
 
     /// Ends a request without an answer.
@@ -323,12 +375,12 @@ impl Server {
         self.finish(ticket, false, &end, &record::Result::default());
     }
 
-    /// Makes a request end. What only waits for the broker gives its socket back at once; its id
-    /// lives until the broker has answered.
+    /// Makes a request end. What only waits for the broker closes its socket at once, unless that
+    /// can be kept; its id lives until the broker has answered.
     fn end(&self, ticket: &Ticket, ending: Ending) {
         self.requests.borrow_mut().detach(ticket);
         ticket.end(ending);
-        if ticket.phase() == Phase::Opening {
+        if ticket.phase() == Phase::Opening && ticket.number.is_none() {
             drop(ticket.take_socket());
         }
     }
@@ -338,7 +390,9 @@ impl Server {
     pub(crate) fn finish(&self, ticket: &Ticket, proven: bool, end: &End, result: &record::Result) {
         self.requests.borrow_mut().remove(ticket);
         drop(ticket.take_place());
-        self.proxy.finish(&self.link, ticket.id, proven);
+        let kept = self.keep_unused(ticket);
+        self.proxy
+            .finish(&self.link, ticket.id, Ended { proven, kept });
         self.dropped
             .set(self.dropped.get() + result.figures.ignored);
         record::write(&self.summaries, ticket, proven, end, result);

@@ -44,6 +44,12 @@ impl ReplySocket {
         })
     }
 
+    /// The next transfer has another peer: nothing is known of the path.
+    pub(crate) fn forget_path(&mut self) {
+        self.segmenting = true;
+        self.refused = 0;
+    }
+
     /// A new transmission begins.
     pub(crate) fn begin(&mut self) {
         self.counted = false;
@@ -56,11 +62,8 @@ impl ReplySocket {
 
     /// Sends one datagram (OACK, ACK, ERROR). Best effort: if it gets lost, the timer repeats it.
     pub(crate) fn send_packet(&mut self, packet: &[u8]) {
-        if self.segment != 0 && packet.len() > self.segment {
-            self.clear_segment();
-        }
         // A full queue is a loss like any other.
-        let _ = self.send(packet);
+        let _ = self.send_single(packet);
     }
 
     /// Sends `bytes`, datagrams of `segment` bytes but for the last, and returns how many bytes
@@ -83,12 +86,21 @@ impl ReplySocket {
         }
         let mut sent = 0;
         for datagram in bytes.chunks(segment) {
-            if self.send(datagram) == Err(Errno::EAGAIN) {
+            if self.send_single(datagram) == Err(Errno::EAGAIN) {
                 break;
             }
             sent += datagram.len();
         }
         sent
+    }
+
+    /// Sends one datagram as it is: the segment size can be that of another window, or of another
+    /// transfer.
+    fn send_single(&mut self, datagram: &[u8]) -> nix::Result<()> {
+        if self.segment != 0 && datagram.len() > self.segment {
+            self.clear_segment();
+        }
+        self.send(datagram)
     }
 
     /// send(2). A closed port met by an earlier datagram is reported instead of sending this one:

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use r_tftpd_broker::wire::{Denial, Endpoint};
 
+use super::idle::IdleSocket;
 use super::places::Place;
 use super::record::{CacheUse, Origin};
 use crate::tftp::packet::{Mode, Request};
@@ -23,13 +24,15 @@ pub(crate) struct Ticket {
     pub(crate) local: Endpoint,
     /// Bytes of the largest IP packet of the path, 0 = not known.
     pub(crate) mtu: u32,
+    /// The number its reply socket can be kept under.
+    pub(crate) number: Option<u16>,
     /// What was asked; none = it could not be read, see [`super::record::End::Unreadable`].
     pub(crate) request: Option<Request>,
     /// When it arrived.
     pub(crate) arrived: Instant,
     phase: Cell<Phase>,
     /// Held until the broker has answered and a transfer takes it over.
-    socket: Cell<Option<OwnedFd>>,
+    socket: Cell<Option<IdleSocket>>,
     repeated: Cell<bool>,
     challenged: Cell<bool>,
     repetition: Cell<bool>,
@@ -71,7 +74,7 @@ impl Ticket {
     pub(crate) fn new(
         asked: &r_tftpd_broker::wire::Request,
         request: Option<Request>,
-        socket: OwnedFd,
+        socket: IdleSocket,
         arrived: Instant,
     ) -> Self {
         let r_tftpd_broker::wire::Request {
@@ -79,6 +82,7 @@ impl Ticket {
             peer,
             local,
             mtu,
+            socket: socket_use,
             ..
         } = *asked;
         Self {
@@ -86,6 +90,7 @@ impl Ticket {
             peer,
             local,
             mtu,
+            number: socket_use.number(),
             request,
             arrived,
             phase: Cell::new(Phase::Opening),
@@ -141,7 +146,7 @@ impl Ticket {
     }
 
     /// The reply socket; none = taken before.
-    pub(crate) fn take_socket(&self) -> Option<OwnedFd> {
+    pub(crate) fn take_socket(&self) -> Option<IdleSocket> {
         self.socket.take()
     }
 

@@ -3,7 +3,6 @@
 use std::future::poll_fn;
 use std::io;
 use std::ops::Range;
-use std::os::fd::OwnedFd;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -14,6 +13,7 @@ use tokio::time::{Sleep, sleep, sleep_until};
 use super::engine::{Engine, Step};
 use super::feed::{Feed, News, stalled};
 use super::held::{Held, PACE, has_to_wait, hold};
+use super::idle::IdleSocket;
 use super::places::Place;
 use super::record::End;
 use super::server::{Buffers, Server};
@@ -41,7 +41,7 @@ const QUEUE_PAUSE: Duration = Duration::from_millis(1);
 pub(crate) fn transfer(
     server: Rc<Server>,
     ticket: Rc<Ticket>,
-    socket: OwnedFd,
+    socket: IdleSocket,
     engine: Engine,
     source: Option<Source>,
     feed: Option<Box<Feed>>,
@@ -60,12 +60,17 @@ pub(crate) fn transfer(
         sent: 0,
         end,
     };
+    let mut socket = socket.wake();
     // The variables move into the future once; an `async fn` would keep its arguments twice.
     async move {
-        let end = match ReplySocket::new(socket) {
-            Ok(mut socket) => transfer.serve(&mut socket).await,
+        let end = match &mut socket {
+            Ok(socket) => transfer.serve(socket).await,
             Err(error) => End::Failed(error.to_string()),
         };
+        if let (Ok(socket), false) = (socket, matches!(end, End::Failed(_))) {
+            let socket = IdleSocket::Used(socket);
+            transfer.server.keep(&transfer.ticket, socket);
+        }
         transfer.finish(&end);
     }
 }

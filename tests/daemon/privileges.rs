@@ -51,11 +51,11 @@ fn none_holds_what_belongs_to_another() {
     let daemon = serve(&root, &[]);
     let transfer = Client::new(daemon.address()).get("file", &[]).unwrap();
     assert_eq!(transfer.bytes, contents);
-    // Sockets of the internet by their kind: the listener is the supervisor's and the broker's.
     let table = |name: &str| fs::read_to_string(format!("/proc/net/{name}")).unwrap();
     let udp = table("udp") + &table("udp6");
+    let listener = format!(":{:04X}", daemon.address().port());
     for process in processes(&daemon) {
-        let mut held = 0;
+        let (mut listeners, mut replies) = (0, 0);
         // Of processes that are not dumpable only root can see it.
         let Ok(entries) = fs::read_dir(format!("/proc/{}/fd", process.pid)) else {
             continue;
@@ -68,17 +68,28 @@ fn none_holds_what_belongs_to_another() {
             let inode = target
                 .strip_prefix("socket:[")
                 .and_then(|rest| rest.strip_suffix(']'));
-            held += usize::from(inode.is_some_and(|inode| {
-                udp.lines()
-                    .any(|line| line.split_whitespace().nth(9) == Some(inode))
-            }));
+            for socket in udp.lines() {
+                let fields: Vec<_> = socket.split_whitespace().collect();
+                if fields.get(9).copied() == inode && inode.is_some() {
+                    let is_listener = fields
+                        .get(1)
+                        .is_some_and(|local| local.ends_with(&listener));
+                    *(if is_listener {
+                        &mut listeners
+                    } else {
+                        &mut replies
+                    }) += 1;
+                }
+            }
         }
-        match process.name.as_str() {
-            "r-tftpd" | "r-tftpd-broker" => assert_eq!(held, 1, "{}", process.name),
-            "r-tftpd-fetcher" => assert_eq!(held, 0, "{}", process.name),
-            // The reply socket of a transfer that just ends.
-            _ => assert!(held <= 1, "{}", process.name),
-        }
+        let expected = match process.name.as_str() {
+            "r-tftpd" => [1, 0],
+            "r-tftpd-broker" => [1, 1],
+            "r-tftpd-worker" => [0, 1],
+            _ => [0, 0],
+        };
+        // The reply socket of a transfer that has ended is kept for the next one.
+        assert_eq!([listeners, replies], expected, "{}", process.name);
     }
 }
 

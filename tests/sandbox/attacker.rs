@@ -131,6 +131,7 @@ fn to_broker(chance: &mut Chance, id: u64, sent: &[Vec<u8>]) -> Vec<u8> {
         5 => encoded(&ToBroker::Done {
             id: any,
             proven: netascii,
+            kept: false,
         }),
         6 => encoded(&ToBroker::Hello(Hello::OURS)),
         7 if !sent.is_empty() => sent[chance.below(sent.len())].clone(),

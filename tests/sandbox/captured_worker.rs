@@ -129,20 +129,14 @@ impl Captured {
             let path = self.paths[index].clone();
             let answer = open(&self.broker, request.id, path);
             say(&name, &describe(answer));
-            send(
-                &self.broker,
-                &ToBroker::Done {
-                    id: request.id,
-                    proven: false,
-                },
-            );
+            send(&self.broker, &done(request.id, false));
         } else if let Some(seed) = index(attacker::ATTACK) {
             attacker::worker(seed, request.id, &self.broker, &self.epoll);
         } else if let Some(seed) = index(attacker::HOSTILE_PATH) {
             let path = attacker::path(seed, &self.paths);
             say(&name, &describe(open(&self.broker, request.id, path)));
             let id = request.id;
-            send(&self.broker, &ToBroker::Done { id, proven: true });
+            send(&self.broker, &done(id, true));
         } else if name == attacker::FLOOD {
             attacker::flood(&self.broker, reply.as_fd());
         } else if name == attacker::FLOOD_SUPERVISOR {
@@ -168,7 +162,7 @@ impl Captured {
         };
         report(probe.name, probe.run(&place));
         if probe.expected != Expected::Replaced {
-            send(&self.broker, &ToBroker::Done { id, proven: false });
+            send(&self.broker, &done(id, false));
         }
     }
 
@@ -176,7 +170,7 @@ impl Captured {
         let (_, file) = open(&self.broker, id, name.into());
         let Some(file) = file else {
             // One that an attack has left behind.
-            send(&self.broker, &ToBroker::Done { id, proven: false });
+            send(&self.broker, &done(id, false));
             return;
         };
         let mut datagram = vec![0, 3, 0, 1];
@@ -187,8 +181,13 @@ impl Captured {
             &[number(&reply), datagram.as_ptr().addr(), length, 0, 0, 0],
         )
         .unwrap();
-        send(&self.broker, &ToBroker::Done { id, proven: false });
+        send(&self.broker, &done(id, false));
     }
+}
+
+fn done(id: u64, proven: bool) -> ToBroker {
+    let kept = false;
+    ToBroker::Done { id, proven, kept }
 }
 
 /// What the broker granted for a path, or why not.

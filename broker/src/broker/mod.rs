@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use self::cache_file::CacheFiles;
+use self::kept::Kept;
 use self::limits::Limits;
 use self::outbox::Outbox;
 use self::overload::Overload;
@@ -37,6 +38,7 @@ mod cache_file;
 mod fetches;
 mod fetching;
 mod granting;
+mod kept;
 mod limits;
 mod outbox;
 mod overload;
@@ -137,6 +139,8 @@ struct Broker {
     overload: Overload,
     ports: Option<PortRange>,
     requests: Requests,
+    /// Reply sockets for more than one request.
+    kept: Kept,
     resolver: Arc<Resolver>,
     helpers: Helpers,
     /// None: links are denied.
@@ -169,6 +173,7 @@ impl Broker {
             deny,
             max_per_client,
             max_outstanding,
+            max_kept,
             ..
         } = settings;
         Self {
@@ -181,6 +186,7 @@ impl Broker {
             overload: Overload::default(),
             ports: settings.port_range.map(PortRange::new),
             requests: Requests::new(Limits::new(allow, deny, max_per_client, max_outstanding)),
+            kept: Kept::new(max_kept),
             resolver: places.resolver,
             helpers: places.helpers,
             proxy: places.proxy,
@@ -227,8 +233,13 @@ impl Broker {
             } => self.fetch(id, validators, netascii, now)?,
             // Ends a job, if it still runs: clients that share it would have to ask again.
             ToBroker::Cancel { job } => self.cancel(job)?,
-            // Once per request: it is over.
-            ToBroker::Done { id, proven } => self.requests.done(id, proven, now)?,
+            // Once per request: it is over. The next client of a socket that is kept is who asked
+            // us next: a worker that lies keeps what it could have kept anyway.
+            ToBroker::Done { id, proven, kept } => match self.requests.done(id, proven, now)? {
+                Some(number) => self.kept.give_back(number, kept, now),
+                None if kept => return Err(Error::Violation(Violation::Kept)),
+                None => (),
+            },
         }
         Ok(())
     }

@@ -52,10 +52,10 @@ pub(super) fn connect(request: &Received<'_>, ports: Option<&PortRange>) -> io::
         None => bind(socket.as_raw_fd(), &SockaddrStorage::from(local))?,
         Some(ports) => bind_in_range(socket.as_fd(), local, ports)?,
     }
-    let (level, discovery, mtu) = if is_ipv4 {
-        (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_MTU)
+    let (level, discovery) = if is_ipv4 {
+        (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER)
     } else {
-        (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_MTU)
+        (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER)
     };
     sys::set_option(socket.as_fd(), level, discovery, NO_PATH_MTU_DISCOVERY)?;
     sys::set_option(
@@ -66,15 +66,21 @@ pub(super) fn connect(request: &Received<'_>, ports: Option<&PortRange>) -> io::
     )?;
     let socket = UdpSocket::from(socket);
     socket.connect(request.peer)?;
-    let mtu = sys::option(socket.as_fd(), level, mtu)
-        .ok()
-        .and_then(|mtu| mtu.try_into().ok());
+    let mtu = mtu(socket.as_fd(), request.peer);
     let local = Endpoint::from(socket.local_addr()?);
-    Ok(Reply {
-        socket,
-        local,
-        mtu: mtu.unwrap_or(0),
-    })
+    Ok(Reply { socket, local, mtu })
+}
+
+/// Bytes of the largest packet that the route to `peer` takes, to which `socket` is connected; 0 =
+/// unknown.
+pub(super) fn mtu(socket: BorrowedFd<'_>, peer: SocketAddr) -> u32 {
+    let (level, name) = if peer.is_ipv4() {
+        (libc::IPPROTO_IP, libc::IP_MTU)
+    } else {
+        (libc::IPPROTO_IPV6, libc::IPV6_MTU)
+    };
+    let mtu = sys::option(socket, level, name);
+    mtu.ok().and_then(|mtu| mtu.try_into().ok()).unwrap_or(0)
 }
 
 /// The address that was asked, with port 0; the wildcard if it is not known.

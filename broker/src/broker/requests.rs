@@ -35,6 +35,8 @@ struct Outstanding {
     scratched: bool,
     memory: Option<Memory>,
     proven: bool,
+    /// What its reply socket can be kept under.
+    socket: Option<u16>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +66,8 @@ pub(super) enum Violation {
     Repeated,
     /// `Scratch` without a granted file, or too large.
     Scratch,
+    /// `Done`: it keeps a socket that was made for one request.
+    Kept,
     /// A path longer than any request.
     PathTooLong,
     /// `Fetch` without a link.
@@ -80,6 +84,7 @@ impl fmt::Display for Violation {
             Self::UnknownId => "it names a request that is not outstanding",
             Self::Repeated => "it asks again what can be asked once",
             Self::Scratch => "it asks for a memory file that no file needs",
+            Self::Kept => "it keeps a socket that is not to be kept",
             Self::PathTooLong => "it asks for a path longer than a request",
             Self::Fetch => "it wants to fetch what no link names",
             Self::ValidatorTooLong => "it sends a validator longer than any",
@@ -113,6 +118,7 @@ impl Requests {
             scratched: false,
             memory: None,
             proven: false,
+            socket: None,
         };
         self.outstanding.insert(self.last_id, request);
         self.peak.rise(self.outstanding.len());
@@ -209,8 +215,20 @@ impl Requests {
         Ok(())
     }
 
-    /// `Done`.
-    pub(super) fn done(&mut self, id: u64, proven: bool, now: Instant) -> Result<(), Violation> {
+    /// The reply socket of a request can be kept.
+    pub(super) fn note_socket(&mut self, id: u64, number: u16) {
+        if let Some(request) = self.outstanding.get_mut(&id) {
+            request.socket = Some(number);
+        }
+    }
+
+    /// `Done`: the number of the reply socket, if it has one.
+    pub(super) fn done(
+        &mut self,
+        id: u64,
+        proven: bool,
+        now: Instant,
+    ) -> Result<Option<u16>, Violation> {
         let request = self.outstanding.remove(&id).ok_or(Violation::UnknownId)?;
         let peer = request.peer.ip();
         self.proven -= u64::from(request.proven);
@@ -231,7 +249,7 @@ impl Requests {
             self.limits.shrink(now);
             memory::give_back();
         }
-        Ok(())
+        Ok(request.socket)
     }
 
     /// Requests whose peer has answered, and those whose peer has not.
@@ -277,7 +295,7 @@ mod tests {
         assert!(requests.scratch(id, 10).unwrap().is_some());
         assert_eq!(requests.prove(id, now), Ok(()));
         assert_eq!(requests.counts(), (1, 0));
-        assert_eq!(requests.done(id, true, now), Ok(()));
+        assert_eq!(requests.done(id, true, now), Ok(None));
         assert_eq!((requests.counts(), requests.taken()), ((0, 0), 1));
     }
 

@@ -90,7 +90,8 @@ const CALLS: &[Call] = calls! {
     getsockname: SYS_getsockname, "the port of a reply socket, for the worker";
     getsockopt: SYS_getsockopt, "the MTU towards the peer, for the worker; no other option";
     // Channels.
-    recvmsg: SYS_recvmsg, "messages of the worker, orders of the supervisor";
+    recvmsg: SYS_recvmsg, "messages of the worker, orders of the supervisor; throws away what the last client of a \
+        reply socket has sent";
     sendmsg: SYS_sendmsg, "answers with their descriptors";
     // Files.
     openat2: SYS_openat2, "files beneath the root";
@@ -103,7 +104,7 @@ const CALLS: &[Call] = calls! {
     // Memory files.
     memfd_create: SYS_memfd_create, "for netascii; cache files where no directory has them";
     ftruncate: SYS_ftruncate, "their size, and none when they are no longer needed";
-    fcntl: SYS_fcntl, "F_ADD_SEALS: never larger; F_DUPFD_CLOEXEC: memory files, cache files without /proc; \
+    fcntl: SYS_fcntl, "F_ADD_SEALS: never larger; F_DUPFD_CLOEXEC: memory files, cache files without /proc, reply sockets; \
         F_GETFD: debug builds look before they close";
     // Helper threads and the log.
     read: SYS_read, "a helper thread has answered (eventfd)";

@@ -11,6 +11,7 @@ use nix::sys::time::TimeSpec;
 use tracing::{debug, info, warn};
 
 use super::fetches::Fetches;
+use super::kept::Kept;
 use super::limits::Excess;
 use super::receive::{Junk, Received};
 use super::reply::{self, PortRange};
@@ -19,7 +20,7 @@ use super::trouble::Trouble;
 use super::{Broker, Error, Phase, system};
 use crate::channel::{Channel, Datagram, ReceiveError};
 use crate::control::{Counts, Order, Report, SIZE};
-use crate::wire::{MAX_MESSAGE, Request, ToWorker};
+use crate::wire::{MAX_MESSAGE, Request, SocketUse, ToWorker};
 
 /// Messages of the worker or the fetcher taken in one go: then others have their turn.
 pub(super) const MESSAGES: usize = 64;
@@ -117,6 +118,7 @@ impl Broker {
             resting.listeners = self.receive(&ready.listeners, now)?;
             // After all that can find that the fetcher is gone.
             self.relay_lost()?;
+            self.close_kept(now)?;
             // Last: all that was said in this turn.
             if !self.outbox.is_blocked() {
                 self.flush()?;
@@ -155,7 +157,8 @@ impl Broker {
             }
         }
         let is_resting = resting.outbox || resting.orders || resting.listeners;
-        let due = [self.similar.due(), self.overload.due()]
+        let close_due = if is_blocked { None } else { self.kept.due() };
+        let due = [self.similar.due(), self.overload.due(), close_due]
             .into_iter()
             .flatten()
             .min();
@@ -320,12 +323,24 @@ impl Broker {
                     if !self.overload.admits(received.peer, now) {
                         return Err(Dropped::Excess(received.peer.ip(), Excess::Overload));
                     }
-                    admit(&received, &mut self.requests, self.ports.as_ref(), now)
+                    let ports = self.ports.as_ref();
+                    admit(&received, &mut self.requests, &mut self.kept, ports, now)
                 });
             match admitted {
-                Ok((request, socket)) => self.send(ToWorker::Request(request), Some(socket))?,
+                Ok((request, socket)) => self.send(ToWorker::Request(request), socket)?,
                 Err(dropped) => self.drop(&dropped, now),
             }
+        }
+        Ok(())
+    }
+
+    /// Has the worker close the reply sockets that are not needed any more.
+    fn close_kept(&mut self, now: Instant) -> Result<(), Error> {
+        while !self.outbox.is_blocked() {
+            let Some(number) = self.kept.poll_close(now) else {
+                break;
+            };
+            self.send(ToWorker::Close { number }, None)?;
         }
         Ok(())
     }
@@ -354,37 +369,42 @@ impl Broker {
     }
 }
 
-/// Takes a request in and makes its reply socket.
+/// Takes a request in and finds or makes its reply socket.
 fn admit(
     received: &Received<'_>,
     requests: &mut Requests,
+    kept: &mut Kept,
     ports: Option<&PortRange>,
     now: Instant,
-) -> Result<(Request, OwnedFd), Dropped> {
+) -> Result<(Request, Option<OwnedFd>), Dropped> {
     let peer = received.peer;
     let id = requests
         .admit(peer, now)
         .map_err(|excess| Dropped::Excess(peer.ip(), excess))?;
-    match reply::connect(received, ports) {
-        Ok(reply) => {
-            let (local, mtu) = (reply.local, reply.mtu);
-            let replaces = requests.give_way(peer, now);
-            let datagram = received.datagram.to_vec();
-            Ok((
-                Request {
-                    id,
-                    peer: peer.into(),
-                    local,
-                    mtu,
-                    replaces,
-                    datagram,
-                },
-                reply.socket.into(),
-            ))
+    let (socket, local, mtu, descriptor) = match kept.take(received) {
+        Some((number, local, mtu)) => (SocketUse::Again(number), local, mtu, None),
+        None => {
+            let reply = reply::connect(received, ports).map_err(|error| {
+                requests.withdraw(id, now);
+                Dropped::Socket(peer, error)
+            })?;
+            let socket = kept
+                .add(received, &reply)
+                .map_or(SocketUse::Once, SocketUse::First);
+            (socket, reply.local, reply.mtu, Some(reply.socket.into()))
         }
-        Err(error) => {
-            requests.withdraw(id, now);
-            Err(Dropped::Socket(peer, error))
-        }
+    };
+    if let Some(number) = socket.number() {
+        requests.note_socket(id, number);
     }
+    let request = Request {
+        id,
+        peer: peer.into(),
+        socket,
+        local,
+        mtu,
+        replaces: requests.give_way(peer, now),
+        datagram: received.datagram.to_vec(),
+    };
+    Ok((request, descriptor))
 }

@@ -252,6 +252,11 @@ fn broker_start(settings: &Settings, limits: Limits, places: &Places) -> BrokerS
         max_per_client: settings.max_per_client,
         port_range: settings.port_range,
         max_outstanding: limits.outstanding(),
+        max_kept: if settings.port_range.is_some() {
+            0
+        } else {
+            limits.kept
+        },
         root: places.root.name(),
         fallback_directory: places.fallback.is_some(),
         proxy: settings.proxy.as_ref().map(|proxy| ProxyStart {

@@ -4,6 +4,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tracing::warn;
 
 use super::Error;
+use crate::wire::MAX_KEPT;
 
 /// Clients that have not answered yet; their oldest gives way. Enough for every machine of a large
 /// site to ask in the same second.
@@ -19,6 +20,9 @@ const RESERVED: u64 = 128;
 /// two.
 const MAX_FETCHES: u32 = 256;
 
+/// Of so many descriptors, one may be a reply socket that no request uses.
+const KEPT_PART: u64 = 16;
+
 /// How many clients can be served at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Limits {
@@ -30,6 +34,8 @@ pub(super) struct Limits {
     pub(super) entries: u32,
     /// Fetches; 1 or more.
     pub(super) fetches: u32,
+    /// Reply sockets that are kept for the next request; none if there are few descriptors.
+    pub(super) kept: u16,
 }
 
 impl Limits {
@@ -79,7 +85,9 @@ impl Limits {
             }
             None => (1, 1, 0),
         };
-        let left = descriptors.saturating_sub(RESERVED).saturating_sub(proxy);
+        let kept =
+            u16::try_from(descriptors / KEPT_PART).map_or(MAX_KEPT, |most| most.min(MAX_KEPT));
+        let left = descriptors.saturating_sub(RESERVED + proxy + u64::from(kept));
         let places = left / DESCRIPTORS_PER_TRANSFER;
         let places = u32::try_from(places).unwrap_or(u32::MAX).max(2);
         let unproven = MAX_UNPROVEN.min((places / 2).max(places.saturating_sub(connections)));
@@ -88,6 +96,7 @@ impl Limits {
             unproven,
             entries,
             fetches,
+            kept,
         }
     }
 }
@@ -114,8 +123,8 @@ mod tests {
 
     #[test]
     fn few_descriptors_are_shared() {
-        assert_eq!(fit(4096, 1024), (224, 224));
-        assert_eq!(fit(64, 1024), (64, 384));
+        assert_eq!(fit(4096, 1024), (208, 208));
+        assert_eq!(fit(64, 1024), (64, 352));
         assert_eq!(fit(1, 0), (1, 1));
     }
 
@@ -128,7 +137,8 @@ mod tests {
                     let transfers = u64::from(limits.outstanding()) * DESCRIPTORS_PER_TRANSFER;
                     let cache = entries.map_or(0, |_| limits.entries + limits.fetches);
                     assert!(
-                        transfers + u64::from(cache) + RESERVED <= descriptors,
+                        transfers + u64::from(cache) + u64::from(limits.kept) + RESERVED
+                            <= descriptors,
                         "{connections} {descriptors}: {limits:?}"
                     );
                     assert!(limits.connections >= 1 && limits.unproven >= 1);

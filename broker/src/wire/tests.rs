@@ -14,6 +14,7 @@ fn every_message_survives_the_way() {
     let request = Request {
         id: u64::MAX,
         peer: "[fe80::1%7]:1069".parse::<SocketAddr>().unwrap().into(),
+        socket: SocketUse::First(u16::MAX),
         local: "192.0.2.1:69".parse::<SocketAddr>().unwrap().into(),
         mtu: 1500,
         replaces: Some(u64::MAX - 1),
@@ -28,6 +29,7 @@ fn every_message_survives_the_way() {
             size: u64::MAX,
             in_memory: true,
         },
+        ToWorker::Close { number: u16::MAX },
         ToWorker::Missing { id: 0 },
         ToWorker::Denied {
             id: 2,
@@ -83,6 +85,7 @@ fn every_message_survives_the_way() {
         ToBroker::Done {
             id: 9,
             proven: true,
+            kept: false,
         },
     ] {
         assert_eq!(to_broker(&to_vec(&message)), Ok(message));
@@ -94,6 +97,7 @@ fn a_message_with_bytes_behind_it_is_refused() {
     let mut bytes = to_vec(&ToBroker::Done {
         id: 1,
         proven: false,
+        kept: false,
     });
     bytes.push(0);
     assert_eq!(to_broker(&bytes), Err(Error::Trailing));

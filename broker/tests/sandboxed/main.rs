@@ -51,7 +51,7 @@ fn main() -> ExitCode {
     for (name, reason) in sandbox::system_calls() {
         println!("{name}: {reason}");
     }
-    let tests: [(&str, fn()); 11] = [
+    let tests: [(&str, fn()); 12] = [
         ("it is locked down", it_is_locked_down),
         (
             "it serves files and refuses the rest",
@@ -65,6 +65,10 @@ fn main() -> ExitCode {
         (
             "it serves many clients over both families",
             it_serves_many_clients_over_both_families,
+        ),
+        (
+            "it lends a socket again over both families",
+            it_lends_a_socket_again,
         ),
         (
             "it waits when too many descriptors are on their way",
@@ -131,6 +135,11 @@ fn it_serves_where_openat2_is_missing() {
     serve_and_refuse(&rig);
 }
 
+fn done(id: u64, proven: bool) -> ToBroker {
+    let kept = false;
+    ToBroker::Done { id, proven, kept }
+}
+
 fn serve_and_refuse(rig: &Rig) {
     let denied = |id, reason| ToWorker::Denied { id, reason };
     for round in 0..3 {
@@ -140,7 +149,7 @@ fn serve_and_refuse(rig: &Rig) {
         rig.say(&ToBroker::Scratch { id, size: 100 });
         assert_eq!(rig.hear().0, ToWorker::Scratch { id });
         rig.say(&ToBroker::Proven { id });
-        rig.say(&ToBroker::Done { id, proven: true });
+        rig.say(&done(id, true));
         let refused = |path: &[u8]| {
             let request = rig.ask("127.0.0.1:0").0;
             rig.say(&ToBroker::Open {
@@ -191,9 +200,29 @@ fn it_serves_many_clients_over_both_families() {
         waiting.push((request.id, files));
     }
     for (id, _files) in waiting {
-        rig.say(&ToBroker::Done { id, proven: true });
+        rig.say(&done(id, true));
     }
     assert_eq!(rig.counts().requests, 1000);
+}
+
+fn it_lends_a_socket_again() {
+    let rig = Rig::start();
+    for from in ["127.0.0.1:0", "[::1]:0"] {
+        let (mut request, socket, _first) = rig.ask(from);
+        for _ in 0..3 {
+            rig.say(&ToBroker::Done {
+                id: request.id,
+                proven: true,
+                kept: true,
+            });
+            let (again, none, client) = rig.ask_again(from);
+            assert_eq!(again.socket.number(), request.socket.number());
+            assert!(none.is_none());
+            request = again;
+            socket.send(b"answer").unwrap();
+            assert_eq!(client.recv(&mut [0; 16]).unwrap(), 6);
+        }
+    }
 }
 
 fn it_waits_for_descriptors() {
@@ -250,10 +279,7 @@ fn it_ends_when_its_worker_is_done() {
 
 fn it_ends_when_its_worker_breaks_the_protocol() {
     let mut rig = Rig::start();
-    rig.say(&ToBroker::Done {
-        id: 77,
-        proven: true,
-    });
+    rig.say(&done(77, true));
     assert_eq!(rig.end().code(), Some(1));
 }
 

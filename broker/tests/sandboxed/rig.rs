@@ -141,6 +141,12 @@ impl Rig {
 
     /// Sends a request; what the worker gets of it, and the client.
     pub(crate) fn ask(&self, from: &str) -> (Request, UdpSocket, UdpSocket) {
+        let (request, socket, client) = self.ask_again(from);
+        (request, socket.unwrap(), client)
+    }
+
+    /// The same when the worker may have the socket already.
+    pub(crate) fn ask_again(&self, from: &str) -> (Request, Option<UdpSocket>, UdpSocket) {
         let client = UdpSocket::bind(from).unwrap();
         client
             .set_read_timeout(Some(Duration::from_secs(20)))
@@ -151,7 +157,7 @@ impl Rig {
         match self.hear() {
             (ToWorker::Request(request), mut sockets) => {
                 assert_eq!(SocketAddr::from(request.peer), client.local_addr().unwrap());
-                (request, sockets.remove(0).into(), client)
+                (request, sockets.pop().map(UdpSocket::from), client)
             }
             (message, _) => panic!("{message:?}"),
         }
@@ -255,6 +261,7 @@ fn settings() -> BrokerStart {
         max_per_client: 1024,
         port_range: Some((30_000, 60_000)),
         max_outstanding: 10_000,
+        max_kept: 4,
         root: String::new(),
         fallback_directory: false,
         proxy: None,

@@ -95,7 +95,11 @@ fn scratch(id: u64, size: u64) -> ToBroker {
 }
 
 pub(super) fn done(id: u64) -> ToBroker {
-    ToBroker::Done { id, proven: true }
+    ToBroker::Done {
+        id,
+        proven: true,
+        kept: false,
+    }
 }
 
 pub(super) fn say<const N: usize>(place: &WorkerPlace, messages: [ToBroker; N]) -> Outcome {

@@ -5,6 +5,7 @@ use r_tftpd_broker::wire;
 
 use super::*;
 use crate::tftp::packet::parse_request;
+use crate::worker::idle::IdleSocket;
 use crate::worker::tests::harness::file;
 
 fn request(words: &[&str]) -> Request {
@@ -23,13 +24,14 @@ fn ticket(id: u64, port: u16, request: Request) -> Rc<Ticket> {
         peer,
         local,
         mtu: 0,
+        socket: wire::SocketUse::Once,
         replaces: None,
         datagram: vec![],
     };
     Rc::new(Ticket::new(
         &asked,
         Some(request),
-        file(b"").into(),
+        IdleSocket::New(file(b"").into()),
         Instant::now(),
     ))
 }

@@ -14,7 +14,7 @@ use r_tftpd_broker::channel::Channel;
 use r_tftpd_broker::control::{self, Counts, Facts, Order, Report};
 use r_tftpd_broker::inbox::Inbox;
 use r_tftpd_broker::settings::{CacheStart, LogFormat, LogSettings, Sandbox, WorkerStart};
-use r_tftpd_broker::wire::{self, Hello, MAX_MESSAGE, ToBroker, ToWorker};
+use r_tftpd_broker::wire::{self, Hello, MAX_MESSAGE, SocketUse, ToBroker, ToWorker};
 use tokio::task::LocalSet;
 
 use super::super::{serve, start_runtime};
@@ -128,19 +128,44 @@ impl Worker {
         datagram: &[u8],
         replaces: Option<u64>,
     ) -> u64 {
-        self.last_id += 1;
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.connect(client.address()).unwrap();
         socket.set_nonblocking(true).unwrap();
+        self.hand_on(client, datagram, replaces, SocketUse::Once, &socket)
+    }
+
+    /// As [`Self::request`], on this socket.
+    pub(super) fn request_by(
+        &mut self,
+        client: &Client,
+        datagram: &[u8],
+        how: SocketUse,
+        socket: &UdpSocket,
+    ) -> u64 {
+        self.hand_on(client, datagram, None, how, socket)
+    }
+
+    fn hand_on(
+        &mut self,
+        client: &Client,
+        datagram: &[u8],
+        replaces: Option<u64>,
+        how: SocketUse,
+        socket: &UdpSocket,
+    ) -> u64 {
+        self.last_id += 1;
         let request = wire::Request {
             id: self.last_id,
             peer: client.address().into(),
             local: socket.local_addr().unwrap().into(),
             mtu: 0,
+            socket: how,
             replaces,
             datagram: datagram.to_vec(),
         };
-        self.tell(&ToWorker::Request(request), &[&socket.into()]);
+        let descriptor = OwnedFd::from(socket.try_clone().unwrap());
+        let descriptors = how.has_descriptor().then_some(&descriptor);
+        self.tell(&ToWorker::Request(request), descriptors.as_slice());
         self.last_id
     }
 

@@ -17,6 +17,7 @@ fn request(id: u64, client: &Client) -> (ToWorker, Option<OwnedFd>) {
         peer: client.address().into(),
         local: socket.local_addr().unwrap().into(),
         mtu: 0,
+        socket: wire::SocketUse::Once,
         replaces: None,
         datagram: datagram(RRQ, &["f", "octet", "blksize", "600"]),
     };

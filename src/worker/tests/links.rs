@@ -8,7 +8,7 @@ use r_tftpd_broker::fetch::{Failure, Head, Validators};
 use r_tftpd_broker::wire::{LinkInfo, ToBroker, ToWorker};
 
 use super::harness::{Client, Worker, datagram, file, pattern, settings};
-use super::{RRQ, error};
+use super::{RRQ, done, error};
 
 /// An origin's answer on its way to the worker.
 struct Job {
@@ -152,7 +152,7 @@ fn a_fresh_entry_is_served_without_asking_and_a_cleared_one_is_not() {
     client.ack(0, from);
     assert_eq!(client.take(1, 512, 1), content);
     assert_eq!(worker.told(), ToBroker::Proven { id });
-    assert_eq!(worker.told(), ToBroker::Done { id, proven: true });
+    assert_eq!(worker.told(), done(id, true));
     worker.order(Order::User(1));
     worker.order(Order::User(2));
     worker.counts();
@@ -187,10 +187,7 @@ fn a_size_that_only_the_end_tells_is_waited_for() {
     job.head(&worker, 200, &[], None);
     job.grow(&worker, &pattern(2000));
     let again = worker.request(&client, &datagram(RRQ, &words));
-    let done = ToBroker::Done {
-        id: again,
-        proven: false,
-    };
+    let done = done(again, false);
     assert_eq!(worker.told(), done);
     job.end(&worker);
     // The first packet that the client gets at all.
@@ -207,10 +204,7 @@ fn a_client_that_repeats_its_request_gets_an_oack_while_the_origin_is_silent() {
     let words = ["f", "octet", "blksize", "1024"];
     let (id, mut job) = lead(&mut worker, &client, &words, &link(1, true));
     let again = worker.request(&client, &datagram(RRQ, &words));
-    let done = ToBroker::Done {
-        id: again,
-        proven: false,
-    };
+    let done = done(again, false);
     assert_eq!(worker.told(), done);
     let (oack, from) = client.receive();
     assert_eq!(oack, datagram(6, &["blksize", "1024"]));
@@ -243,7 +237,7 @@ fn refusals_of_the_origin_carry_their_codes() {
         let (id, job) = lead(&mut worker, &client, &PLAIN, &link(status, true));
         job.head(&worker, u16::try_from(status).unwrap(), &[], None);
         assert!(error(code)(&client.receive().0), "{status}");
-        let done = ToBroker::Done { id, proven: false };
+        let done = done(id, false);
         let cancel = ToBroker::Cancel { job: job.job };
         let told = [worker.told(), worker.told()];
         assert!(told.contains(&done) && told.contains(&cancel), "{told:?}");
@@ -251,7 +245,7 @@ fn refusals_of_the_origin_carry_their_codes() {
     // No second question about what does not exist.
     let id = ask(&mut worker, &client, &PLAIN, &link(404, true));
     assert!(error(1)(&client.receive().0));
-    assert_eq!(worker.told(), ToBroker::Done { id, proven: false });
+    assert_eq!(worker.told(), done(id, false));
 }
 
 #[test]
@@ -288,7 +282,7 @@ fn what_nobody_wants_any_more_is_cancelled_unless_it_is_for_the_cache() {
         job.grow(&worker, &pattern(600));
         let (_, from) = client.receive();
         client.send(b"\0\x05\0\0enough\0", from);
-        assert_eq!(worker.told(), ToBroker::Done { id, proven: true });
+        assert_eq!(worker.told(), done(id, true));
         if cache {
             job.grow(&worker, &pattern(1400));
             job.end(&worker);
@@ -315,12 +309,9 @@ fn an_id_lives_until_the_broker_has_answered_for_those_who_have_joined() {
     worker.tell(&ToWorker::Missing { id }, &[]);
     assert!(error(1)(&third.receive().0));
     // The old request has ended before this one: its task was woken first.
-    assert_eq!(worker.told(), ToBroker::Done { id, proven: false });
+    assert_eq!(worker.told(), done(id, false));
     let mut job = grant(&worker, old);
-    let done = ToBroker::Done {
-        id: old,
-        proven: false,
-    };
+    let done = done(old, false);
     assert_eq!(worker.told(), done);
     job.head(&worker, 200, &[], None);
     job.grow(&worker, b"content");
@@ -405,7 +396,7 @@ fn a_size_probe_of_what_is_being_fetched_ends_it_and_the_body_is_kept() {
     let (oack, from) = client.receive();
     assert_eq!(oack, datagram(6, &["tsize", "600"]));
     client.send(b"\0\x05\0\x08User aborted the transfer\0", from);
-    assert_eq!(worker.told(), ToBroker::Done { id, proven: true });
+    assert_eq!(worker.told(), done(id, true));
     ask(&mut worker, &client, &PLAIN, &link(1, true));
     job.grow(&worker, &pattern(600));
     job.end(&worker);

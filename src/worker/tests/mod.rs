@@ -1,6 +1,7 @@
 //! What a worker promises, seen by its broker, its supervisor and its clients.
 
 pub(super) mod harness;
+mod kept;
 mod late;
 mod links;
 mod processes;
@@ -13,6 +14,7 @@ use r_tftpd_broker::channel::Channel;
 use r_tftpd_broker::wire::{self, Denial, MAX_SCRATCH, ToBroker, ToWorker};
 
 use super::engine::Engine;
+use super::idle::IdleSocket;
 use super::link::Link;
 use super::server::Server;
 use super::source::Source;
@@ -24,6 +26,12 @@ use harness::{Client, Worker, datagram, file, pattern, settings};
 
 const RRQ: u8 = 1;
 const WRQ: u8 = 2;
+
+/// What the broker is told when a request has ended.
+fn done(id: u64, proven: bool) -> ToBroker {
+    let kept = false;
+    ToBroker::Done { id, proven, kept }
+}
 
 fn error(code: u8) -> impl Fn(&[u8]) -> bool {
     move |packet| packet.starts_with(&[0, 5, 0, code])
@@ -41,7 +49,7 @@ fn a_file_arrives_in_windows_and_everything_is_given_back() {
     client.ack(0, from);
     assert_eq!(client.take(1, 1468, 64), content);
     assert_eq!(worker.told(), ToBroker::Proven { id });
-    assert_eq!(worker.told(), ToBroker::Done { id, proven: true });
+    assert_eq!(worker.told(), done(id, true));
     assert_eq!(worker.counts().transfers, 0);
 }
 
@@ -96,7 +104,7 @@ fn a_client_without_a_place_gets_a_window_now_and_then_and_may_finish() {
     assert_eq!(worker.told(), ToBroker::Proven { id });
     assert_eq!(worker.counts().waiting, 1);
     assert_eq!(second.take(1, 512, 2), pattern(600));
-    assert_eq!(worker.told(), ToBroker::Done { id, proven: true });
+    assert_eq!(worker.told(), done(id, true));
     assert_eq!((worker.counts().transfers, worker.counts().waiting), (1, 0));
 }
 
@@ -114,7 +122,7 @@ fn a_file_of_one_block_needs_no_place() {
     assert!(matches!(worker.told(), ToBroker::Proven { .. }));
     let id = worker.read(&second, &datagram(RRQ, &["f", "octet"]), b"content");
     assert_eq!(second.take(1, 512, 1), b"content");
-    assert_eq!(worker.told(), ToBroker::Done { id, proven: true });
+    assert_eq!(worker.told(), done(id, true));
 }
 
 #[test]
@@ -125,13 +133,7 @@ fn the_oldest_unproven_request_gives_way() {
     worker.read(&clients[1], &datagram(RRQ, &["f", "octet"]), b"x");
     let newest = worker.request(&clients[2], &datagram(RRQ, &["f", "octet"]));
     let told = [worker.told(), worker.told()];
-    assert!(
-        told.contains(&ToBroker::Done {
-            id: oldest,
-            proven: false
-        }),
-        "{told:?}"
-    );
+    assert!(told.contains(&done(oldest, false)), "{told:?}");
     assert!(
         told.contains(&ToBroker::Open {
             id: newest,
@@ -156,14 +158,11 @@ fn a_request_gives_way_when_the_broker_says_so_but_not_once_proven() {
         let id = worker.request_for(&clients[2], &request, Some(replaces));
         assert!(matches!(worker.told(), ToBroker::Open { .. }));
         worker.tell(&ToWorker::Missing { id }, &[]);
-        assert_eq!(worker.told(), ToBroker::Done { id, proven: false });
+        assert_eq!(worker.told(), done(id, false));
     }
     worker.request_for(&clients[2], &request, Some(silent));
     let told = [worker.told(), worker.told()];
-    let done = ToBroker::Done {
-        id: silent,
-        proven: false,
-    };
+    let done = done(silent, false);
     assert!(told.contains(&done), "{told:?}");
     assert_eq!(clients[0].take(2, 512, 1), pattern(700)[512..]);
 }
@@ -177,13 +176,7 @@ fn a_request_that_gave_way_while_the_broker_opens_ends_when_it_has_answered() {
     worker.request(&second, &datagram(RRQ, &["f", "octet"]));
     assert!(matches!(worker.told(), ToBroker::Open { .. }));
     worker.grant(old, b"late");
-    assert_eq!(
-        worker.told(),
-        ToBroker::Done {
-            id: old,
-            proven: false
-        }
-    );
+    assert_eq!(worker.told(), done(old, false));
 }
 
 #[test]
@@ -194,13 +187,7 @@ fn refusals_carry_their_codes_and_end_the_request() {
     assert!(matches!(worker.told(), ToBroker::Open { .. }));
     worker.tell(&ToWorker::Missing { id: missing }, &[]);
     assert!(error(1)(&client.receive().0));
-    assert_eq!(
-        worker.told(),
-        ToBroker::Done {
-            id: missing,
-            proven: false
-        }
-    );
+    assert_eq!(worker.told(), done(missing, false));
     for (reason, code) in [
         (Denial::OutsideRoot, 2),
         (Denial::NotRegular, 2),
@@ -213,7 +200,7 @@ fn refusals_carry_their_codes_and_end_the_request() {
         assert!(matches!(worker.told(), ToBroker::Open { .. }));
         worker.tell(&ToWorker::Denied { id, reason }, &[]);
         assert!(error(code)(&client.receive().0), "{reason:?}");
-        assert_eq!(worker.told(), ToBroker::Done { id, proven: false });
+        assert_eq!(worker.told(), done(id, false));
     }
     for (request, code) in [
         (datagram(RRQ, &["f", "mail"]), 4),
@@ -222,7 +209,7 @@ fn refusals_carry_their_codes_and_end_the_request() {
     ] {
         let id = worker.request(&client, &request);
         assert!(error(code)(&client.receive().0));
-        assert_eq!(worker.told(), ToBroker::Done { id, proven: false });
+        assert_eq!(worker.told(), done(id, false));
     }
 }
 
@@ -238,7 +225,7 @@ fn a_size_probe_frees_the_transfer_at_once() {
     let (oack, from) = client.receive();
     assert_eq!(oack, datagram(6, &["tsize", "7"]));
     client.send(b"\0\x05\0\x08User aborted the transfer\0", from);
-    assert_eq!(worker.told(), ToBroker::Done { id, proven: true });
+    assert_eq!(worker.told(), done(id, true));
 }
 
 #[test]
@@ -273,7 +260,7 @@ fn a_netascii_form_that_is_too_large_or_not_granted_is_refused() {
     let content = vec![b'\n'; usize::try_from(MAX_SCRATCH / 2).unwrap() + 1];
     let id = worker.read(&client, &datagram(RRQ, &["f", "netascii"]), &content);
     assert!(error(0)(&client.receive().0));
-    assert_eq!(worker.told(), ToBroker::Done { id, proven: false });
+    assert_eq!(worker.told(), done(id, false));
     let id = worker.read(&client, &datagram(RRQ, &["f", "netascii"]), b"\n");
     assert_eq!(worker.told(), ToBroker::Scratch { id, size: 2 });
     worker.tell(
@@ -284,7 +271,7 @@ fn a_netascii_form_that_is_too_large_or_not_granted_is_refused() {
         &[],
     );
     assert!(error(0)(&client.receive().0));
-    assert_eq!(worker.told(), ToBroker::Done { id, proven: false });
+    assert_eq!(worker.told(), done(id, false));
 }
 
 #[test]
@@ -311,7 +298,7 @@ fn a_file_that_is_truncated_while_it_is_sent_ends_with_an_error() {
     client.ack(1, from);
     assert!(error(0)(&client.receive().0));
     assert_eq!(worker.told(), ToBroker::Proven { id });
-    assert_eq!(worker.told(), ToBroker::Done { id, proven: true });
+    assert_eq!(worker.told(), done(id, true));
 }
 
 #[test]
@@ -326,7 +313,7 @@ fn a_write_is_discarded_where_that_is_allowed() {
     client.send(&[0, 3, 0, 2, 9], from);
     assert_eq!(client.receive().0, [0, 4, 0, 2]);
     assert_eq!(worker.told(), ToBroker::Proven { id });
-    assert_eq!(worker.told(), ToBroker::Done { id, proven: true });
+    assert_eq!(worker.told(), done(id, true));
 }
 
 #[test]
@@ -335,7 +322,7 @@ fn a_client_whose_port_is_closed_is_gone_after_two_sends() {
     let client = Client::new();
     let id = worker.read(&client, &datagram(RRQ, &["f", "octet"]), b"x");
     drop(client);
-    assert_eq!(worker.told(), ToBroker::Done { id, proven: false });
+    assert_eq!(worker.told(), done(id, false));
 }
 
 #[test]
@@ -353,10 +340,16 @@ fn a_waiting_transfer_costs_little_memory() {
         peer: address,
         local: address,
         mtu: 0,
+        socket: wire::SocketUse::Once,
         replaces: None,
         datagram: vec![],
     };
-    let ticket = Rc::new(Ticket::new(&asked, None, file(b"").into(), Instant::now()));
+    let ticket = Rc::new(Ticket::new(
+        &asked,
+        None,
+        IdleSocket::New(file(b"").into()),
+        Instant::now(),
+    ));
     let source = Source::new(file(b"").into(), 0, false);
     let limits = server.limits(&ticket);
     let extent = Extent {
@@ -364,7 +357,7 @@ fn a_waiting_transfer_costs_little_memory() {
         complete: true,
     };
     let session = Session::new(&Asked::default(), &limits, extent, None, Instant::now());
-    let socket = file(b"").into();
+    let socket = IdleSocket::New(file(b"").into());
     let task = transfer(
         server,
         ticket,

@@ -3,8 +3,8 @@
 use r_tftpd_broker::control::Order;
 use r_tftpd_broker::wire::{Hello, ToBroker, ToWorker};
 
-use super::RRQ;
 use super::harness::{Client, Worker, datagram, file, pattern};
+use super::{RRQ, done};
 
 /// A worker with one proven and one unproven transfer; the clients, and the ids.
 fn busy() -> (Worker, [Client; 2], [u64; 2]) {
@@ -42,21 +42,9 @@ fn drained_it_ends_the_unproven_at_once_and_finishes_the_proven() {
     let (worker, [proven, unproven], [first, second]) = busy();
     worker.order(Order::Drain);
     assert!(unproven.receive().0.starts_with(&[0, 5, 0, 0]));
-    assert_eq!(
-        worker.told(),
-        ToBroker::Done {
-            id: second,
-            proven: false
-        }
-    );
+    assert_eq!(worker.told(), done(second, false));
     proven.take(1, 512, 1);
-    assert_eq!(
-        worker.told(),
-        ToBroker::Done {
-            id: first,
-            proven: true
-        }
-    );
+    assert_eq!(worker.told(), done(first, true));
     assert_eq!(worker.ends(), 0);
 }
 

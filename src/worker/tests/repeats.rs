@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use r_tftpd_broker::wire::{ToBroker, ToWorker};
 
 use super::harness::{Client, Worker, datagram, pattern};
-use super::{RRQ, error, wire_settings};
+use super::{RRQ, done, error, wire_settings};
 
 const PLAIN: &[&str] = &["f", "octet"];
 
@@ -17,10 +17,6 @@ fn proven(worker: &mut Worker, client: &Client) -> (u64, SocketAddr) {
     assert!(client.receive().0.starts_with(&[0, 3, 0, 2]));
     assert_eq!(worker.told(), ToBroker::Proven { id });
     (id, tid)
-}
-
-fn done(id: u64, proven: bool) -> ToBroker {
-    ToBroker::Done { id, proven }
 }
 
 #[test]

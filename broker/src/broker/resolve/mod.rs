@@ -114,9 +114,17 @@ pub(super) enum Support {
 /// Opens files below the root, or below a second directory what is not there.
 #[derive(Debug)]
 pub(super) struct Resolver {
-    root: OwnedFd,
-    fallback: Option<OwnedFd>,
+    root: Root,
+    fallback: Option<Root>,
     support: Support,
+}
+
+/// A directory that is served. As long as it is open, no other filesystem gets its device number.
+#[derive(Debug)]
+struct Root {
+    directory: OwnedFd,
+    device: Option<nix::libc::dev_t>,
+    in_memory: bool,
 }
 
 impl Resolver {
@@ -136,8 +144,8 @@ impl Resolver {
     /// Opens below `root` and `fallback`, with no more than `support`.
     pub(super) fn with(root: OwnedFd, fallback: Option<OwnedFd>, support: Support) -> Self {
         Self {
-            root,
-            fallback,
+            root: Root::new(root),
+            fallback: fallback.map(Root::new),
             support,
         }
     }
@@ -147,11 +155,11 @@ impl Resolver {
     }
 
     pub(super) fn root(&self) -> BorrowedFd<'_> {
-        self.root.as_fd()
+        self.root.directory.as_fd()
     }
 
     pub(super) fn fallback(&self) -> Option<BorrowedFd<'_>> {
-        self.fallback.as_ref().map(AsFd::as_fd)
+        self.fallback.as_ref().map(|root| root.directory.as_fd())
     }
 
     /// Opens a file if that needs no disk and no server.
@@ -171,14 +179,25 @@ impl Resolver {
     }
 
     fn open_in_turn(&self, means: Means, path: &Path) -> Result<Opened, Refused> {
-        match (open_below(self.root(), means, path), self.fallback()) {
+        match (open_below(&self.root, means, path), &self.fallback) {
             (Err(Refused::Missing), Some(fallback)) => open_below(fallback, means, path),
             (result, _) => result,
         }
     }
 }
 
-fn open_below(root: BorrowedFd<'_>, means: Means, path: &Path) -> Result<Opened, Refused> {
+impl Root {
+    fn new(directory: OwnedFd) -> Self {
+        Self {
+            device: fstat(&directory).ok().map(|stat| stat.st_dev),
+            in_memory: is_in_memory(&directory),
+            directory,
+        }
+    }
+}
+
+fn open_below(served: &Root, means: Means, path: &Path) -> Result<Opened, Refused> {
+    let root = served.directory.as_fd();
     if means == Means::Openat {
         return walk::open(root, path, means);
     }
@@ -192,7 +211,7 @@ fn open_below(root: BorrowedFd<'_>, means: Means, path: &Path) -> Result<Opened,
         result => result,
     };
     match result {
-        Ok(file) => opened(file),
+        Ok(file) => opened(file, Some(served)),
         // ENOENT, ENOTDIR and EXDEV: a link may be the reason. EACCES: Landlock's answer to a
         // directory, too.
         Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EXDEV | Errno::EACCES) => {
@@ -265,13 +284,17 @@ fn how(flags: OFlag, resolve: ResolveFlag) -> OpenHow {
         .resolve(resolve)
 }
 
-/// Grants a regular file and nothing else.
-fn opened(file: OwnedFd) -> Result<Opened, Refused> {
+/// Grants a regular file and nothing else. Most are on the filesystem of a directory of which all
+/// is known.
+fn opened(file: OwnedFd, known: Option<&Root>) -> Result<Opened, Refused> {
     let stat = fstat(&file).map_err(|error| refusal(error, Means::Openat))?;
     if kind(&stat) != SFlag::S_IFREG {
         return Err(Refused::Denied(Denial::NotRegular));
     }
-    let in_memory = is_in_memory(&file);
+    let in_memory = match known {
+        Some(root) if root.device == Some(stat.st_dev) => root.in_memory,
+        _ => is_in_memory(&file),
+    };
     Ok(Opened {
         size: u64::try_from(stat.st_size).unwrap_or(0),
         in_memory,

@@ -64,7 +64,7 @@ impl Walk<'_> {
                 }
                 _ => {
                     if let Some(file) = self.step(component)? {
-                        return opened(file);
+                        return opened(file, None);
                     }
                 }
             }

@@ -78,7 +78,7 @@ fn a_worker_that_ends_nothing_gets_no_more_requests_than_there_are_places() {
     assert_eq!(captured.hoard.len(), 100);
     // One that ends makes place for one.
     let id = captured.hoard[7].0;
-    captured.rig.say(&ToBroker::Done { id, proven: true });
+    captured.rig.say(&done(id, true));
     captured.asked(10, 1, true);
     assert_eq!(captured.hoard.len(), 101);
 }
@@ -131,10 +131,10 @@ fn a_worker_that_ends_nothing_gets_no_more_of_a_network_than_its_budget() {
 fn a_broken_promise_about_a_client_can_be_made_once_for_each_request() {
     let mut captured = Captured::new(|limits| limits.max_per_client = 100);
     captured.asked(1, 10, true);
-    captured.say_of_all(|id| ToBroker::Done { id, proven: true });
+    captured.say_of_all(|id| done(id, true));
     // Once more for one of them: the broker ends with it, and would not hear the rest.
     let id = captured.hoard[0].0;
-    captured.rig.say(&ToBroker::Done { id, proven: true });
+    captured.rig.say(&done(id, true));
     assert!(matches!(captured.rig.end(), Err(Error::Violation(_))));
 }
 
@@ -152,7 +152,7 @@ fn memory_is_taken_back_from_a_worker_that_keeps_its_descriptors() {
         let file = fs::File::from(files.remove(0));
         file.write_all_at(&[7; 100_000], 1 << 20).unwrap();
         kept.push(file);
-        rig.say(&ToBroker::Done { id, proven: true });
+        rig.say(&done(id, true));
     }
     let (_client, id) = rig.asked();
     // The answer comes behind all that was said before.

@@ -23,6 +23,7 @@ use crate::settings::{BrokerStart, LogFormat, LogSettings, Sandbox};
 use crate::wire::{Hello, MAX_MESSAGE, Request, ToBroker, ToWorker, encode};
 
 mod hoarding;
+mod keeping;
 mod listening;
 mod proxying;
 mod serving;
@@ -56,6 +57,7 @@ fn settings() -> BrokerStart {
         max_per_client: 1024,
         port_range: None,
         max_outstanding: 10_000,
+        max_kept: 0,
         root: String::new(),
         fallback_directory: false,
         proxy: None,
@@ -222,6 +224,12 @@ impl Drop for Rig {
         }
         let _ = fs::remove_dir_all(&self.root);
     }
+}
+
+/// What the worker says when a request has ended.
+fn done(id: u64, proven: bool) -> ToBroker {
+    let kept = false;
+    ToBroker::Done { id, proven, kept }
 }
 
 const RRQ: &[u8] = b"\0\x01file\0octet\0";

@@ -241,10 +241,7 @@ fn a_job_is_relayed_from_head_to_end_and_its_file_shared() {
 fn a_job_goes_on_when_its_request_has_ended() {
     let (rig, fetcher) = rig();
     let (job, ..) = fetching(&rig, &fetcher);
-    rig.say(&ToBroker::Done {
-        id: 1,
-        proven: false,
-    });
+    rig.say(&done(1, false));
     fetcher.say(&failed(job, "no answer"));
     let message = rig.hear().0;
     assert!(matches!(
@@ -400,7 +397,7 @@ fn a_fetcher_that_does_not_read_stops_nobody() {
         if job % 2 == 0 {
             rig.say(&ToBroker::Cancel { job });
         }
-        rig.say(&ToBroker::Done { id, proven: false });
+        rig.say(&done(id, false));
     }
     let (_client, id) = rig.asked();
     assert!(matches!(rig.open(id, b"file"), ToWorker::File { .. }));
@@ -449,7 +446,7 @@ fn a_worker_can_fetch_once_and_only_what_a_link_names() {
 
     let (rig4, _fetcher) = rig();
     let (id, _) = link(&rig4, b"images");
-    rig4.say(&ToBroker::Done { id, proven: false });
+    rig4.say(&done(id, false));
     ask_fetch(&rig4, id);
     assert_eq!(violation(rig4), Violation::UnknownId);
 

@@ -136,7 +136,7 @@ fn listeners_are_read_from_go_to_retire_and_what_is_queued_is_left_to_others() {
     // The worker is still served.
     let id = request.id;
     assert_eq!(rig.open(id, b"nothing"), ToWorker::Missing { id });
-    rig.say(&ToBroker::Done { id, proven: false });
+    rig.say(&done(id, false));
     assert_eq!(rig.counts().requests, 1);
     let mut buffer = [0; 64];
     let (length, _) = rig.listener.recv_from(&mut buffer).unwrap();
@@ -154,10 +154,7 @@ fn counts_follow_the_requests() {
     let (_two, ended) = rig.asked();
     let (_three, _unproven) = rig.asked();
     rig.say(&ToBroker::Proven { id: proven });
-    rig.say(&ToBroker::Done {
-        id: ended,
-        proven: false,
-    });
+    rig.say(&done(ended, false));
     let (four, id) = rig.asked();
     four.send_to(b"\0\x04\0\x01", rig.address()).unwrap();
     four.send_to(RRQ, rig.address()).unwrap();
@@ -223,10 +220,7 @@ fn a_limit_on_an_address_holds_until_a_request_ends() {
     let (_two, _second) = rig.asked();
     client.send_to(RRQ, rig.address()).unwrap();
     while rig.counts().dropped == 0 {}
-    rig.say(&ToBroker::Done {
-        id: first,
-        proven: false,
-    });
+    rig.say(&done(first, false));
     assert_eq!(rig.open(2, b"nothing"), ToWorker::Missing { id: 2 });
     rig.asked();
 }
@@ -260,10 +254,7 @@ fn an_address_that_floods_gets_its_next_request_for_its_oldest() {
         dropped = counts.dropped;
     };
     assert_eq!(request.replaces, Some(oldest));
-    rig.say(&ToBroker::Done {
-        id: oldest,
-        proven: false,
-    });
+    rig.say(&done(oldest, false));
     assert_eq!(
         rig.open(request.id, b"nothing"),
         ToWorker::Missing { id: 3 }

@@ -45,10 +45,7 @@ fn an_id_that_is_not_outstanding_ends_the_broker() {
         Because(Violation::UnknownId)
     );
     assert_ends!(
-        |rig, id| rig.say(&ToBroker::Done {
-            id: unknown(id),
-            proven: true
-        }),
+        |rig, id| rig.say(&done(unknown(id), true)),
         Because(Violation::UnknownId)
     );
 }
@@ -75,8 +72,8 @@ fn a_replayed_message_ends_the_broker() {
     );
     assert_ends!(
         |rig, id| {
-            rig.say(&ToBroker::Done { id, proven: false });
-            rig.say(&ToBroker::Done { id, proven: false });
+            rig.say(&done(id, false));
+            rig.say(&done(id, false));
         },
         Because(Violation::UnknownId)
     );
@@ -164,10 +161,7 @@ fn a_descriptor_ends_the_broker_and_is_not_installed() {
 fn a_wrong_greeting_ends_the_broker() {
     assert_ends!(|rig, _| rig.greet(), Error::Greeting);
     let mut rig = Rig::with(listener("127.0.0.1:0"), settings());
-    rig.say(&ToBroker::Done {
-        id: 1,
-        proven: false,
-    });
+    rig.say(&done(1, false));
     assert!(matches!(rig.end(), Err(Error::Greeting)));
     let mut rig = Rig::with(listener("127.0.0.1:0"), settings());
     rig.worker.send(&[0, 1, 1]).unwrap();

@@ -13,7 +13,7 @@ use r_tftpd_broker::channel::Channel;
 use r_tftpd_broker::control::{Order, Report, SIZE};
 use r_tftpd_broker::inbox::Inbox;
 use r_tftpd_broker::settings::{BrokerStart, LogFormat, LogSettings, MAX_START, Sandbox};
-use r_tftpd_broker::wire::{Hello, MAX_MESSAGE, ToBroker, ToWorker, encode};
+use r_tftpd_broker::wire::{Hello, MAX_KEPT, MAX_MESSAGE, ToBroker, ToWorker, encode};
 
 use crate::measure::Bench;
 use crate::processes::{Directory, Process, Role, own_processor_time};
@@ -122,32 +122,34 @@ impl Rig {
         let start = Instant::now();
         // By port and by id: the client, and since when it waits.
         let mut asking = HashMap::new();
-        let mut opening: HashMap<u64, (usize, Instant, OwnedFd)> = HashMap::new();
+        let mut opening: HashMap<u64, (usize, Instant, bool)> = HashMap::new();
         let mut times = Vec::with_capacity(count);
         for client in 0..outstanding {
             asking.insert(self.send(client, &request), (client, Instant::now()));
         }
         let mut left = count - outstanding;
         while times.len() < count {
-            let (message, mut descriptors) = self.hear();
+            let (message, descriptors) = self.hear();
             let (id, granted) = match message {
                 ToWorker::Request(request) => {
                     let path = name.into();
                     let id = request.id;
                     self.say(&ToBroker::Open { id, path });
                     let (client, since) = asking.remove(&request.peer.port).expect("a client");
-                    opening.insert(id, (client, since, descriptors.remove(0)));
+                    opening.insert(id, (client, since, request.socket.number().is_some()));
                     continue;
                 }
                 ToWorker::File { id, .. } => (id, true),
                 ToWorker::Missing { id } => (id, false),
+                ToWorker::Close { .. } => continue,
                 message => panic!("{message:?}"),
             };
             assert_eq!(descriptors.len(), usize::from(granted));
-            let (client, since, _socket) = opening.remove(&id).expect("a request");
+            let (client, since, kept) = opening.remove(&id).expect("a request");
             times.push(since.elapsed());
             let proven = true;
-            self.say(&ToBroker::Done { id, proven });
+            // A worker that never uses its sockets need not have them.
+            self.say(&ToBroker::Done { id, proven, kept });
             if left > 0 {
                 left -= 1;
                 asking.insert(self.send(client, &request), (client, Instant::now()));
@@ -217,6 +219,7 @@ fn settings() -> BrokerStart {
         max_per_client: 1024,
         port_range: None,
         max_outstanding: 10_000,
+        max_kept: MAX_KEPT,
         root: String::new(),
         fallback_directory: false,
         proxy: None,

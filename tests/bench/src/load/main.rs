@@ -1,9 +1,10 @@
 //! Load generator for TFTP servers: many clients from one thread, every byte verified.
 //!
-//! Each client has an address and each transfer a port of its own. Clients receive with recvmmsg
-//! and UDP GRO, so that it is the server that is measured. Prints one JSON object: see `report`.
+//! Each client has an address of its own, and another port for each of four transfers in a row. Clients
+//! receive with recvmmsg and UDP GRO, so that it is the server that is measured. Prints one JSON object: see `report`.
 
 mod options;
+mod ports;
 mod receive;
 mod report;
 mod session;
@@ -11,10 +12,11 @@ mod session;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use options::Options;
+use ports::{Ports, place_of};
 use receive::Buffer;
 use report::Report;
 use session::{Session, Step};
@@ -37,6 +39,8 @@ fn main() -> ExitCode {
 struct Run<'a> {
     options: &'a Options,
     epoll: Epoll,
+    /// By place.
+    ports: Vec<Ports>,
     /// By place; `None` = over, and nobody followed.
     sessions: Vec<Option<Session>>,
     started: usize,
@@ -50,6 +54,7 @@ impl<'a> Run<'a> {
         Self {
             options,
             epoll: Epoll::new(EpollCreateFlags::empty()).expect("epoll_create"),
+            ports: Vec::with_capacity(options.sessions),
             sessions: Vec::with_capacity(options.sessions),
             started: 0,
             awaited: 0,
@@ -60,6 +65,7 @@ impl<'a> Run<'a> {
     /// All requests at once, and then until all are over or time is.
     fn run(mut self) -> Report {
         for slot in 0..self.options.sessions {
+            self.ports.push(Ports::new(self.options, slot));
             self.sessions.push(None);
             self.open(slot);
         }
@@ -77,7 +83,8 @@ impl<'a> Run<'a> {
             let ready = self.wait(&mut events, timeout);
             now = Instant::now();
             for event in &events[..ready] {
-                let slot = usize::try_from(event.data()).expect("a place");
+                let (slot, port) = place_of(event);
+                self.ports[slot].drain(port);
                 self.handle_readable(slot, &mut buffer, now);
             }
             if now - swept >= pause {
@@ -119,10 +126,8 @@ impl<'a> Run<'a> {
     }
 
     fn open(&mut self, slot: usize) {
-        let session = Session::new(self.options, slot, self.started);
-        let token = u64::try_from(slot).expect("a place");
-        let event = EpollEvent::new(EpollFlags::EPOLLIN, token);
-        self.epoll.add(session.socket(), event).expect("epoll_ctl");
+        let socket = self.ports[slot].take(self.options, &self.epoll);
+        let session = Session::new(self.options, slot, self.started, socket);
         self.awaited += usize::from(!session.is_slow());
         self.started += 1;
         self.sessions[slot] = Some(session);
@@ -138,8 +143,9 @@ impl<'a> Run<'a> {
         }
         self.report.count_over(session, step);
         self.awaited -= usize::from(!session.is_slow());
-        // Closes its socket, too.
-        self.sessions[slot] = None;
+        if let Some(socket) = self.sessions[slot].take().and_then(Session::socket) {
+            self.ports[slot].give_back(socket);
+        }
         if self.options.total == 0 || self.started < self.options.total {
             self.open(slot);
             if let Some(session) = &mut self.sessions[slot] {

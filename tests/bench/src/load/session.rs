@@ -1,11 +1,9 @@
 //! One transfer from the client's side, without copies: payloads are compared where they arrive.
 
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::{SocketAddrV4, UdpSocket};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::setsockopt;
-use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce, UdpGroSegment};
 use r_tftpd_bench::chance::Chance;
 
 use crate::options::Options;
@@ -73,32 +71,21 @@ const REQUEST_SILENCE: Duration = Duration::from_secs(1);
 /// The window whose end is dropped: by then the server knows the round trip.
 const DROPPED_WINDOW: u64 = 8;
 
-/// For windows, so that nothing is lost by a client which is one of many in this program.
-const RECEIVE_BUFFER: usize = 2 << 20;
+/// Blocks after which a transfer is taken for a long one: its socket is connected, so that the
+/// kernel keeps out others.
+const LONG: u64 = 8;
 
 impl Session {
     /// The session of place `slot` that is the `serial`th in all. Sends nothing yet.
-    ///
-    /// Each place is a client with an address of its own, and each session has a port of its own.
-    pub fn new(options: &Options, slot: usize, serial: usize) -> Self {
-        let address = options.from.unwrap_or_else(|| address(slot));
-        let socket = UdpSocket::bind((address, 0)).expect("a port of an address of ours");
-        let windowsize = options.windowsize[serial % options.windowsize.len()];
-        if windowsize > 1 {
-            if setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER).is_err() {
-                setsockopt(&socket, RcvBuf, &RECEIVE_BUFFER).expect("SO_RCVBUF");
-            }
-            // Where the kernel has no GRO for UDP datagrams come one by one.
-            let _ = setsockopt(&socket, UdpGroSegment, &true);
-        }
+    pub fn new(options: &Options, slot: usize, serial: usize, socket: Rc<UdpSocket>) -> Self {
         let seed = (options.seed << 32) + u64::try_from(serial).expect("a number");
         let now = Instant::now();
         Self {
-            socket: Rc::new(socket),
+            socket,
             tid: None,
             connected: false,
             asked_blksize: options.blksize[serial % options.blksize.len()],
-            asked_windowsize: windowsize,
+            asked_windowsize: options.windowsize[serial % options.windowsize.len()],
             blksize: 512,
             windowsize: 1,
             last: 0,
@@ -122,9 +109,9 @@ impl Session {
         self.send_request(options);
     }
 
-    /// For epoll.
-    pub fn socket(&self) -> &UdpSocket {
-        &self.socket
+    /// The socket of a session that is over, if it can serve another one.
+    pub fn socket(self) -> Option<Rc<UdpSocket>> {
+        (!self.connected).then_some(self.socket)
     }
 
     /// When it sent its request.
@@ -162,9 +149,9 @@ impl Session {
                 break;
             }
         }
-        // From here on the kernel keeps out others. What is over already needs no system call more.
         if step == Step::GoesOn
             && !self.connected
+            && self.last >= LONG
             && let Some(tid) = self.tid
         {
             self.socket.connect(tid).expect("connect");
@@ -354,10 +341,4 @@ impl Session {
             _ => self.socket.send(packet),
         };
     }
-}
-
-/// 127.16.0.1 and the following ones.
-fn address(slot: usize) -> Ipv4Addr {
-    let offset = u32::try_from(slot).expect("fewer than a million clients");
-    Ipv4Addr::from_bits(Ipv4Addr::new(127, 16, 0, 1).to_bits() + offset)
 }

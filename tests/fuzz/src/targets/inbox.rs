@@ -2,14 +2,24 @@
 //! together, and no descriptor is left open.
 
 use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
 use r_tftpd_broker::channel::{Channel, MAX_DESCRIPTORS, ReceiveError};
 use r_tftpd_broker::inbox::{Inbox, Shared};
-use r_tftpd_broker::wire::{Denial, Hello, MAX_MESSAGE, ToBroker, ToWorker, decode, encode};
+use r_tftpd_broker::wire::{
+    Denial, Endpoint, Hello, MAX_MESSAGE, Request, SocketUse, ToBroker, ToWorker, decode, encode,
+};
 
 use crate::input::Input;
+
+/// Any address does.
+const NOBODY: Endpoint = Endpoint {
+    ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+    port: 69,
+    scope: 0,
+};
 
 /// Sends datagrams made of messages and of bytes, and receives them.
 pub fn run(data: &[u8]) {
@@ -126,7 +136,7 @@ fn datagram(input: &mut Input<'_>) -> Vec<u8> {
     let mut buffer = [0; MAX_MESSAGE];
     for _ in 0..input.byte() % 4 {
         let id = input.any_size();
-        let bytes = match input.byte() % 9 {
+        let bytes = match input.byte() % 10 {
             0 => encode(
                 &ToWorker::File {
                     id,
@@ -156,10 +166,27 @@ fn datagram(input: &mut Input<'_>) -> Vec<u8> {
                 &ToBroker::Done {
                     id,
                     proven: input.flag(),
+                    kept: false,
                 },
                 &mut buffer,
             ),
             7 => Ok(input.bytes(16)),
+            8 => encode(
+                &ToWorker::Request(Request {
+                    id,
+                    peer: NOBODY,
+                    socket: match input.byte() % 3 {
+                        0 => SocketUse::Once,
+                        1 => SocketUse::First(7),
+                        _ => SocketUse::Again(7),
+                    },
+                    local: NOBODY,
+                    mtu: 0,
+                    replaces: None,
+                    datagram: input.bytes(32).to_vec(),
+                }),
+                &mut buffer,
+            ),
             _ => Ok(&[0; MAX_MESSAGE][..input.below(MAX_MESSAGE)]),
         };
         datagram.extend_from_slice(bytes.expect("a short message"));

@@ -341,7 +341,8 @@ fn what_the_root_has_not_is_looked_for_in_the_second_directory() {
     symlink("../root/both", tree.path("second/out")).unwrap();
     for support in [Support::Openat2Cached, Support::Openat2, Support::Walk] {
         let mut resolver = tree.resolver(support);
-        resolver.fallback = Some(File::open(tree.path("second")).unwrap().into());
+        let second = File::open(tree.path("second")).unwrap();
+        resolver.fallback = Some(Root::new(second.into()));
         assert_eq!(open(&resolver, b"both").unwrap(), "root");
         assert_eq!(open(&resolver, b"only").unwrap(), "second");
         assert_eq!(open(&resolver, b"neither"), Err(Refused::Missing));
