@@ -56,6 +56,8 @@ fn main() {
 
 def main():
     """What is there already stays as it is."""
+    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
+        raise SystemExit(__doc__.strip())
     place = os.path.abspath(sys.argv[1])
     debian = os.path.join(place, "debian")
     if not all(os.path.exists(f"{debian}/usr/sbin/{program}") for program in PACKAGES.values()):

@@ -1,7 +1,8 @@
 //! Load generator for TFTP servers: many clients from one thread, every byte verified.
 //!
-//! Each client has an address of its own, and another port for each of four transfers in a row. Clients
-//! receive with recvmmsg and UDP GRO, so that it is the server that is measured. Prints one JSON object: see `report`.
+//! Each client has an address of its own, and another port for each of four transfers in a row.
+//! Clients receive with recvmmsg and UDP GRO, so that it is the server that is measured. Prints one
+//! JSON object: see `report`.
 
 mod options;
 mod ports;
