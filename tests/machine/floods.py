@@ -67,6 +67,8 @@ class Site:
             # What is done for the first time takes memory that stays.
             self.honest(50).finish()
             self.daemon.wait_for_many(50, "complete")
+            # Reply sockets are kept for 2 s.
+            time.sleep(2.5)
             self.before = self.measure()
             self.reset()
             self.stack = stack.pop_all()

@@ -29,7 +29,7 @@ use crate::wire::Endpoint;
 const USES: usize = 16;
 
 /// How long a socket is kept without a request.
-const IDLE: Duration = Duration::from_secs(5);
+const IDLE: Duration = Duration::from_secs(2);
 
 /// Idle sockets that are looked at for a request. If none fits, so many are enough.
 const LOOKED_AT: usize = 8;
