@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 
+use r_tftpd_broker::memory::{self, Peak};
+
 use super::socket::{ReplySocket, send_once};
 
 /// A reply socket that no transfer uses.
@@ -43,21 +45,40 @@ impl IdleSocket {
 
 /// The sockets that are kept for the next request, by the number that the broker gave them.
 #[derive(Debug, Default)]
-pub(crate) struct KeptSockets(RefCell<HashMap<u16, IdleSocket>>);
+pub(crate) struct KeptSockets(RefCell<Table>);
+
+#[derive(Debug, Default)]
+struct Table {
+    sockets: HashMap<u16, IdleSocket>,
+    peak: Peak,
+}
 
 impl KeptSockets {
     /// Keeps one, in place of any other of the same number.
     pub(crate) fn keep(&self, number: u16, socket: IdleSocket) {
-        self.0.borrow_mut().insert(number, socket);
+        let Table { sockets, peak } = &mut *self.0.borrow_mut();
+        sockets.insert(number, socket);
+        peak.rise(sockets.len());
     }
 
-    /// Takes it out: to be used, or closed.
+    /// Takes one out, to be used.
     pub(crate) fn take(&self, number: u16) -> Option<IdleSocket> {
-        self.0.borrow_mut().remove(&number)
+        self.0.borrow_mut().sockets.remove(&number)
     }
 
     /// Whether it is kept.
     pub(crate) fn has(&self, number: u16) -> bool {
-        self.0.borrow().contains_key(&number)
+        self.0.borrow().sockets.contains_key(&number)
+    }
+
+    /// Closes one.
+    pub(crate) fn close(&self, number: u16) {
+        let Table { sockets, peak } = &mut *self.0.borrow_mut();
+        sockets.remove(&number);
+        if peak.has_ebbed(sockets.len()) {
+            // Each has held back a page or more among those that the requests of a flood took.
+            sockets.shrink_to_fit();
+            memory::give_back();
+        }
     }
 }

@@ -114,7 +114,7 @@ impl Server {
                 self.handle_request(&request, socket)
             }
             (ToWorker::Close { number }, None) => {
-                drop(self.kept.take(number));
+                self.kept.close(number);
                 Ok(())
             }
             (

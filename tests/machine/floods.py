@@ -215,8 +215,8 @@ def assert_left_nothing(site, during=None):
 
 
 def assert_served_during(site, mode):
-    """Honest clients finish during a flood of 6 s, as fast as the machine can send, and it leaves nothing."""
-    flood = site.flood(mode, "--limit", "6")
+    """Honest clients finish during a flood of 9 s, as fast as the machine can send, and it leaves nothing."""
+    flood = site.flood(mode, "--limit", "9")
     time.sleep(1)
     seconds = site.honest_one_by_one(20, 0.1)
     assert flood.process.poll() is None, "the flood was over first"
