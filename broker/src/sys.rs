@@ -195,8 +195,8 @@ const NAME: usize = NAME_LENGTH as usize;
 const NAME_LENGTH: libc::socklen_t = 28;
 const _: () = assert!(NAME == size_of::<libc::sockaddr_in6>());
 
-/// Control messages. The kernel wants them aligned as `size_t`; two kinds of packet info need 72
-/// bytes.
+/// Control messages. The kernel wants them aligned as `size_t`; two kinds of packet info and a count
+/// of lost datagrams need 96 bytes.
 #[repr(align(8))]
 struct Control([u8; 128]);
 
@@ -269,6 +269,20 @@ pub(crate) fn receive_batch(socket: BorrowedFd<'_>, slots: &mut [Slot]) -> io::R
         slot.truncated = header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
     }
     Ok(filled)
+}
+
+/// connect(2) to nobody: a socket that was bound to no port in particular has neither peer nor port
+/// from here on, and gets another one when it is connected again.
+pub(crate) fn disconnect(socket: BorrowedFd<'_>) -> io::Result<()> {
+    const LENGTH: libc::socklen_t = 16;
+    const _: () = assert!(LENGTH as usize == size_of::<libc::sockaddr>() && libc::AF_UNSPEC == 0);
+    let nobody = libc::sockaddr {
+        sa_family: 0,
+        sa_data: [0; 14],
+    };
+    // SAFETY: `nobody` lives until the end of this function and has the length that is said.
+    Errno::result(unsafe { libc::connect(socket.as_raw_fd(), &raw const nobody, LENGTH) })?;
+    Ok(())
 }
 
 /// recvmsg(2) without room and without waiting: the next datagram of a UDP socket is lost.

@@ -225,7 +225,7 @@ pub struct Request {
     pub peer: Endpoint,
     /// Which socket answers it.
     pub socket: SocketUse,
-    /// The address and port the reply socket is bound to.
+    /// The address and port of the reply socket.
     pub local: Endpoint,
     /// MTU in bytes of the route to the peer, as far as known; 0 = unknown.
     pub mtu: u32,
@@ -237,8 +237,8 @@ pub struct Request {
 }
 
 /// How a reply socket is used. To make one costs much of what a short transfer costs, so some serve
-/// one request after another: the broker keeps a descriptor of its own and connects the socket to
-/// the next peer, once the worker has said [`ToBroker::Done`].
+/// one request after another: the broker keeps a descriptor of its own, takes peer and port from
+/// the socket once the worker has said [`ToBroker::Done`], and connects it to the next peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum SocketUse {
     /// It is new, and for this request alone.

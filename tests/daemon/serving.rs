@@ -1,6 +1,6 @@
 //! What is served, and what is refused.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
@@ -31,7 +31,7 @@ fn files_of_every_size_arrive_intact() {
 }
 
 #[test]
-fn a_port_serves_several_clients_and_none_of_them_twice() {
+fn every_request_has_a_port_of_its_own_whatever_the_last_one_was() {
     let (root, contents) = root_with_file(5000);
     let daemon = serve(&root, &[]);
     let ways = [
@@ -41,19 +41,19 @@ fn a_port_serves_several_clients_and_none_of_them_twice() {
         &[("blksize", "600"), ("windowsize", "8")],
     ];
     let mut clients: Vec<_> = (0..20).map(|_| Client::new(daemon.address())).collect();
-    let mut uses = BTreeMap::<_, u32>::new();
-    let mut pairs = BTreeSet::new();
+    let mut tids = Vec::new();
     for round in 0..4 {
         for (index, client) in clients.iter_mut().enumerate() {
             let options = ways[(index + round) % ways.len()];
             assert!(client.get("file", options).unwrap().bytes == contents);
-            *uses.entry(client.tid()).or_default() += 1;
-            assert!(pairs.insert((client.address(), client.tid())));
+            assert_ne!(tids.last(), Some(&client.tid()));
+            tids.push(client.tid());
             assert_eq!(client.get("missing", &[]).unwrap_err().code, 1);
         }
     }
-    assert!(uses.values().all(|uses| *uses <= 16), "{uses:?}");
-    assert!(uses.len() < 80, "{uses:?}");
+    // By chance some come twice.
+    let different: BTreeSet<_> = tids.iter().collect();
+    assert!(different.len() > 70, "{tids:?}");
 }
 
 #[test]

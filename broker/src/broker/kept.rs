@@ -1,16 +1,15 @@
 //! Reply sockets that serve one request after another.
 //!
-//! To make a reply socket, hand it over, watch it and close it again costs more than all else that
-//! a file of one block needs. So when a request has ended, both sides keep its socket for a while,
-//! and the broker connects it to the next client that asks the same address.
+//! To make a reply socket, hand it over, watch it and close it again costs much of what a file of
+//! one block needs. So when a request has ended, both sides keep its socket for a while, and the
+//! broker connects it to the next client that asks the same address.
 //!
-//! - **What the last client sends** no longer gets in: the kernel looks at the peer, and what came
-//!   before is thrown away here.
-//! - **A pair of TIDs never comes twice** from one socket: it remembers all its clients, at most
-//!   [`USES`]. A block that the network has held back can not be taken for one of a newer transfer,
-//!   although firmware likes to use the same port again (RFC 1350, section 4).
-//! - **Ports stay hard to guess**: after [`USES`] requests a socket is closed, and [`IDLE`] after
-//!   the last.
+//! - **Between two requests it is dead**: it has no peer and no port, so that nothing can be sent
+//!   or received, and what had come is thrown away.
+//! - **Each request has a port of its own**, as random as that of a new socket. A port that stayed
+//!   the same would tell an attacker, who can ask for a file, too, where to send an ACK in another
+//!   one's name; and what the network holds back could be taken for a part of a later transfer
+//!   (RFC 1350, section 4).
 //! - **Where addresses mean more than themselves** (link-local ones, or when the address asked is
 //!   not known, so that the kernel has chosen one for the first peer), sockets are not kept.
 
@@ -25,13 +24,11 @@ use super::reply::{self, Reply};
 use crate::sys;
 use crate::wire::Endpoint;
 
-/// Requests that one socket serves.
-const USES: usize = 16;
-
 /// How long a socket is kept without a request.
 const IDLE: Duration = Duration::from_secs(2);
 
-/// Idle sockets that are looked at for a request. If none fits, so many are enough.
+/// Idle sockets that are looked at for a request. If none is of the address that was asked, so
+/// many are enough.
 const LOOKED_AT: usize = 8;
 
 /// Datagrams of the last client that are thrown away; with more, so is the socket.
@@ -53,9 +50,8 @@ pub(super) struct Kept {
 #[derive(Debug)]
 struct Socket {
     socket: UdpSocket,
+    /// The address it is bound to, and the port it had last.
     local: Endpoint,
-    /// All it ever had.
-    peers: Vec<SocketAddr>,
 }
 
 impl Kept {
@@ -74,7 +70,7 @@ impl Kept {
     pub(super) fn add(&mut self, request: &Received<'_>, reply: &Reply) -> Option<u16> {
         lasting(request)?;
         if self.idle.len() >= LOOKED_AT {
-            // One client that asks again and again, or several addresses: make room for others.
+            // They are of other addresses: make room.
             let (number, _) = self.idle.pop_front()?;
             self.closing.push(number);
             return None;
@@ -85,7 +81,6 @@ impl Kept {
         *place = reply.socket.try_clone().ok().map(|socket| Socket {
             socket,
             local: reply.local,
-            peers: vec![request.peer],
         });
         if place.is_none() {
             self.free.push(number);
@@ -94,33 +89,37 @@ impl Kept {
     }
 
     /// A socket that was kept and now answers `request`, with what the worker is told of it: its
-    /// number, its address, the MTU. None if none fits.
+    /// number, its address and port, the MTU. None if none fits.
     pub(super) fn take(&mut self, request: &Received<'_>) -> Option<(u16, Endpoint, u32)> {
         let asked = lasting(request)?;
         let at = self.idle.iter().take(LOOKED_AT).position(|(number, _)| {
-            self.socket(*number).is_some_and(|socket| {
-                socket.local.ip == asked && !socket.peers.contains(&request.peer)
-            })
+            self.socket(*number)
+                .is_some_and(|socket| socket.local.ip == asked)
         })?;
         let (number, _) = self.idle.remove(at)?;
         let socket = self.sockets.get_mut(usize::from(number))?.as_mut()?;
-        let Ok(mtu) = socket.connect(request.peer) else {
+        let last = socket.local.port;
+        match socket.connect(request.peer) {
+            Ok(mtu) if socket.local.port != last => Some((number, socket.local, mtu)),
             // A new one will do, or tell why not.
-            self.closing.push(number);
-            return None;
-        };
-        Some((number, socket.local, mtu))
+            _ => {
+                self.closing.push(number);
+                None
+            }
+        }
     }
 
     /// The request that used a socket has ended; `is_kept`: the worker has it still.
     pub(super) fn give_back(&mut self, number: u16, is_kept: bool, now: Instant) {
-        let is_used_up = |socket: &Socket| socket.peers.len() >= USES;
         if !is_kept {
             self.forget(number);
-        } else if self.socket(number).is_some_and(is_used_up) {
-            self.closing.push(number);
-        } else {
+        } else if self
+            .socket(number)
+            .is_some_and(|socket| socket.disconnect().is_ok())
+        {
             self.idle.push_back((number, now));
+        } else {
+            self.closing.push(number);
         }
     }
 
@@ -154,21 +153,24 @@ impl Kept {
 }
 
 impl Socket {
-    /// Has it answer `peer`. Returns the MTU.
-    fn connect(&mut self, peer: SocketAddr) -> io::Result<u32> {
-        self.socket.connect(peer)?;
-        self.peers.push(peer);
-        // From here on the kernel lets in nothing but what the new peer sends, which does not know
-        // us yet: all that is there is stale, errors included.
+    /// Takes its peer and its port from it.
+    fn disconnect(&self) -> io::Result<()> {
+        sys::disconnect(self.socket.as_fd())?;
+        // From here on nothing comes in: all that is there is stale, errors included.
         for _ in 0..=MAX_STALE {
             match sys::discard(self.socket.as_fd()) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Ok(reply::mtu(self.socket.as_fd(), peer));
-                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 _ => (),
             }
         }
         Err(io::ErrorKind::QuotaExceeded.into())
+    }
+
+    /// Has it answer `peer`, from a port that the kernel chooses anew. Returns the MTU.
+    fn connect(&mut self, peer: SocketAddr) -> io::Result<u32> {
+        self.socket.connect(peer)?;
+        self.local = self.socket.local_addr()?.into();
+        Ok(reply::mtu(self.socket.as_fd(), peer))
     }
 }
 
@@ -182,8 +184,8 @@ fn lasting(request: &Received<'_>) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::net::Ipv4Addr;
-    use std::time::Duration;
 
     use super::*;
     use crate::broker::reply::connect;
@@ -231,16 +233,63 @@ mod tests {
         assert_eq!(take(&mut kept, &second), None);
         kept.give_back(number, true, now);
         let (again, local, mtu) = kept.take(&asks(&second)).unwrap();
-        assert_eq!((again, SocketAddr::from(local)), (number, port));
+        let local = SocketAddr::from(local);
+        assert_eq!((again, local.ip()), (number, port.ip()));
+        assert_eq!(local, socket.local_addr().unwrap());
         assert_eq!(mtu, connect(&asks(&second), None).unwrap().mtu);
         socket.send(b"data").unwrap();
-        assert_eq!(second.recv_from(&mut [0; 8]).unwrap(), (4, port));
+        assert_eq!(second.recv_from(&mut [0; 8]).unwrap(), (4, local));
         first.send_to(b"ack", port).unwrap();
-        second.send_to(b"ack 2", port).unwrap();
+        first.send_to(b"ack", local).unwrap();
+        second.send_to(b"ack 2", local).unwrap();
         assert_eq!(socket.recv(&mut [0; 8]).unwrap(), 5);
         // In use.
         assert_eq!(take(&mut kept, &client()), None);
         assert_eq!(kept.due(), None);
+    }
+
+    #[test]
+    fn between_two_requests_it_can_neither_send_nor_receive() {
+        let (mut kept, now) = (Kept::new(1), Instant::now());
+        let client = client();
+        let (number, socket) = add(&mut kept, &asks(&client));
+        let port = socket.local_addr().unwrap();
+        kept.give_back(number, true, now);
+        assert_eq!(socket.local_addr().unwrap().port(), 0);
+        let error = socket.send(b"data").unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EDESTADDRREQ));
+        client.connect(port).unwrap();
+        client.send(b"ack").unwrap();
+        // Nobody is there.
+        let error = client.recv(&mut [0; 8]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        let nothing = socket.recv(&mut [0; 8]).unwrap_err();
+        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn every_request_has_another_port() {
+        let (mut kept, now) = (Kept::new(1), Instant::now());
+        let client = client();
+        let (number, socket) = add(&mut kept, &asks(&client));
+        let mut ports = vec![socket.local_addr().unwrap().port()];
+        for _ in 0..50 {
+            kept.give_back(number, true, now);
+            // Once in thousands of times the kernel chooses the last one again.
+            if let Some((_, local, _)) = kept.take(&asks(&client)) {
+                assert_ne!(ports.last(), Some(&local.port));
+                ports.push(local.port);
+            } else {
+                return;
+            }
+        }
+        let steps: BTreeSet<_> = ports
+            .windows(2)
+            .map(|two| two[1].wrapping_sub(two[0]))
+            .collect();
+        ports.sort_unstable();
+        ports.dedup();
+        assert!(ports.len() > 45 && steps.len() > 40, "{ports:?} {steps:?}");
     }
 
     #[test]
@@ -291,33 +340,6 @@ mod tests {
     }
 
     #[test]
-    fn no_client_meets_the_same_pair_of_ports_twice() {
-        let (mut kept, now) = (Kept::new(4), Instant::now());
-        let (first, second) = (client(), client());
-        let (number, _) = add(&mut kept, &asks(&first));
-        kept.give_back(number, true, now);
-        assert_eq!(take(&mut kept, &first), None);
-        assert_eq!(take(&mut kept, &second), Some(number));
-        kept.give_back(number, true, now);
-        assert_eq!(take(&mut kept, &first), None);
-        assert_eq!(take(&mut kept, &second), None);
-    }
-
-    #[test]
-    fn a_socket_is_closed_when_it_is_used_up() {
-        let (mut kept, now) = (Kept::new(1), Instant::now());
-        let (number, _) = add(&mut kept, &asks(&client()));
-        for _ in 1..USES {
-            kept.give_back(number, true, now);
-            assert_eq!(kept.poll_close(now), None);
-            assert_eq!(take(&mut kept, &client()), Some(number));
-        }
-        kept.give_back(number, true, now);
-        assert_eq!(take(&mut kept, &client()), None);
-        assert_eq!(kept.poll_close(now), Some(number));
-    }
-
-    #[test]
     fn a_socket_is_closed_when_nobody_needs_it_for_a_while() {
         let (mut kept, start) = (Kept::new(2), Instant::now());
         let [one, two] = [(); 2].map(|()| add(&mut kept, &asks(&client())).0);
@@ -354,21 +376,28 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_asks_without_end_does_not_fill_the_table() {
-        let (mut kept, now) = (Kept::new(512), Instant::now());
-        let client = client();
-        let request = asks(&client);
-        for _ in 0..100 {
-            assert_eq!(kept.take(&request), None);
-            let reply = connect(&request, None).unwrap();
-            if let Some(number) = kept.add(&request, &reply) {
+    fn sockets_of_one_address_make_room_for_those_of_another() {
+        let (mut kept, now) = (Kept::new(20), Instant::now());
+        let numbers: Vec<_> = (0..20)
+            .map(|_| add(&mut kept, &asks(&client())).0)
+            .collect();
+        for number in numbers {
+            kept.give_back(number, true, now);
+        }
+        let other = request(client().local_addr().unwrap(), Some([127, 0, 0, 2].into()));
+        let mut alone = 0;
+        loop {
+            assert_eq!(kept.take(&other), None);
+            let reply = connect(&other, None).unwrap();
+            if let Some(number) = kept.add(&other, &reply) {
                 kept.give_back(number, true, now);
+                break;
             }
             while kept.poll_close(now).is_some() {}
-            assert!(kept.idle.len() <= LOOKED_AT);
+            alone += 1;
         }
-        // Another one finds what it can use.
-        assert!(kept.take(&asks(&self::client())).is_some());
+        assert_eq!(alone, 20 - LOOKED_AT + 1);
+        assert!(kept.take(&other).is_some());
     }
 
     #[test]

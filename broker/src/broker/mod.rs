@@ -233,8 +233,8 @@ impl Broker {
             } => self.fetch(id, validators, netascii, now)?,
             // Ends a job, if it still runs: clients that share it would have to ask again.
             ToBroker::Cancel { job } => self.cancel(job)?,
-            // Once per request: it is over. The next client of a socket that is kept is who asked
-            // us next: a worker that lies keeps what it could have kept anyway.
+            // Once per request: it is over. A socket that is kept reaches nobody until we connect
+            // it to another client that has asked; one that is not, only who it was made for.
             ToBroker::Done { id, proven, kept } => match self.requests.done(id, proven, now)? {
                 Some(number) => self.kept.give_back(number, kept, now),
                 None if kept => return Err(Error::Violation(Violation::Kept)),

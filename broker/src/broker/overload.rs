@@ -2,16 +2,21 @@
 //!
 //! To drop a request costs a fiftieth of handing it on. A broker that hands on all it can is too
 //! slow for a flood: the socket's queue is always full, and the kernel drops what comes, from
-//! whomever. So when more have come than ever fit into the queue, as long as it is not empty, the
-//! broker drops all first requests and only takes note of them: who asks again after a while, as
-//! honest clients do, is heard at once. Forged requests that all come from another port are not.
+//! whomever. So when more have come than ever fit into the queue, as long as it is not empty, and
+//! the kernel has dropped some, the broker drops all first requests and only takes note of them:
+//! who asks again after a while, as honest clients do, is heard at once. Forged requests that all
+//! come from another port are not.
 //!
-//! What a boot storm brings at once fits into the queue, and is handed on. Time is an argument.
+//! What a boot storm brings at once fits into the queue, and is handed on. Clients that ask one
+//! thing after another as fast as they are answered may never let the queue run empty, but not
+//! fill it either. Time is an argument.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
+
+use super::receive::Batch;
 
 /// Datagrams that are received before the queue is empty: more than the largest receive buffer
 /// that the units ask for has room for, and the requests of 10 000 machines.
@@ -33,6 +38,8 @@ const CLIENTS: usize = 1 << 20;
 pub(super) struct Overload {
     /// Datagrams received since the queue was found empty.
     behind: usize,
+    /// The kernel has dropped some since then.
+    has_lost: bool,
     /// There is an overload until then, at least.
     until: Option<Instant>,
     seen: Option<Seen>,
@@ -55,10 +62,16 @@ struct Sighting {
 }
 
 impl Overload {
-    /// So many datagrams were received; `is_all`: the queue is empty.
-    pub(super) fn note_batch(&mut self, datagrams: usize, is_all: bool, now: Instant) {
-        self.behind = if is_all { 0 } else { self.behind + datagrams };
-        if self.behind > QUEUE || (self.behind > 0 && self.is_overload(now)) {
+    /// This was received.
+    pub(super) fn note(&mut self, batch: Batch, now: Instant) {
+        if batch.is_all {
+            (self.behind, self.has_lost) = (0, false);
+        } else {
+            self.behind += batch.datagrams;
+            self.has_lost |= batch.has_lost;
+        }
+        let has_begun = self.behind > QUEUE && self.has_lost;
+        if has_begun || (self.behind > 0 && self.is_overload(now)) {
             self.until = Some(now + CALM);
         }
     }
@@ -128,10 +141,26 @@ mod tests {
         SocketAddr::from(([192, 0, 2, 1], number))
     }
 
+    /// A receive that loses nothing.
+    fn received(datagrams: usize) -> Batch {
+        Batch {
+            datagrams,
+            is_all: datagrams < 16,
+            has_lost: false,
+        }
+    }
+
     /// An overload that has just begun.
     fn overload() -> (Overload, Instant) {
         let (mut overload, start) = (Overload::default(), Instant::now());
-        overload.note_batch(QUEUE + 1, false, start);
+        overload.note(
+            Batch {
+                datagrams: QUEUE + 1,
+                is_all: false,
+                has_lost: true,
+            },
+            start,
+        );
         (overload, start)
     }
 
@@ -140,14 +169,55 @@ mod tests {
         let (mut overload, now) = (Overload::default(), Instant::now());
         for _ in 0..2 {
             for _ in 0..QUEUE / 16 {
-                overload.note_batch(16, false, now);
+                overload.note(received(16), now);
                 assert!(overload.admits(peer(1000), now));
             }
             // Once empty, it may be full again.
-            overload.note_batch(3, true, now);
+            overload.note(received(3), now);
         }
         assert!(overload.admits(peer(1000), now));
         assert!(overload.seen.is_none());
+    }
+
+    #[test]
+    fn clients_that_keep_the_queue_from_running_empty_are_no_overload() {
+        let (mut overload, now) = (Overload::default(), Instant::now());
+        for _ in 0..10 * QUEUE / 16 {
+            overload.note(received(16), now);
+            assert!(overload.admits(peer(1000), now));
+        }
+    }
+
+    #[test]
+    fn a_loss_before_the_queue_ran_empty_counts_no_more() {
+        let (mut overload, now) = (Overload::default(), Instant::now());
+        let has_lost = true;
+        overload.note(
+            Batch {
+                has_lost,
+                ..received(16)
+            },
+            now,
+        );
+        overload.note(
+            Batch {
+                has_lost,
+                ..received(15)
+            },
+            now,
+        );
+        for _ in 0..=QUEUE / 16 {
+            overload.note(received(16), now);
+        }
+        assert!(overload.admits(peer(1000), now));
+        overload.note(
+            Batch {
+                has_lost,
+                ..received(16)
+            },
+            now,
+        );
+        assert!(!overload.admits(peer(1000), now));
     }
 
     #[test]
@@ -157,14 +227,14 @@ mod tests {
         assert!(!overload.admits(peer(2), now));
         // Too soon.
         assert!(!overload.admits(peer(2), now + SECOND / 10));
-        overload.note_batch(16, false, now + SECOND);
+        overload.note(received(16), now + SECOND);
         assert!(overload.admits(peer(1), now + SECOND));
         assert!(!overload.admits(peer(3), now + SECOND));
-        overload.note_batch(15, true, now + SECOND);
+        overload.note(received(15), now + SECOND);
         assert!(overload.admits(peer(4), now + SECOND));
         // Too late.
         for step in 1..=10 {
-            overload.note_batch(16, false, now + step * SECOND);
+            overload.note(received(16), now + step * SECOND);
         }
         assert!(!overload.admits(peer(3), now + 10 * SECOND));
     }
@@ -173,7 +243,7 @@ mod tests {
     fn a_forged_port_that_is_used_without_end_is_never_heard() {
         let (mut overload, mut now) = overload();
         for _ in 0..100 {
-            overload.note_batch(16, false, now);
+            overload.note(received(16), now);
             assert!(!overload.admits(peer(7), now));
             now += SECOND / 10;
         }
@@ -192,7 +262,7 @@ mod tests {
             heard += u32::from(overload.admits(address, now + SECOND / 2));
         }
         assert_eq!(heard, 0);
-        overload.note_batch(16, false, now + SECOND);
+        overload.note(received(16), now + SECOND);
         let honest = (0..100).filter(|client| overload.admits(peer(*client), now + SECOND));
         assert!(honest.count() > 75);
     }

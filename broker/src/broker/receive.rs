@@ -12,6 +12,18 @@ pub(super) struct Receiver {
     slots: Box<[Slot]>,
     /// The filled slots that were not handed out yet.
     waiting: std::ops::Range<usize>,
+    /// By listener: datagrams that the kernel had to drop so far.
+    lost: Vec<u32>,
+}
+
+/// What one receive has brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Batch {
+    pub(super) datagrams: usize,
+    /// The listener had no more.
+    pub(super) is_all: bool,
+    /// The kernel has dropped some since the last receive: there was no room for them.
+    pub(super) has_lost: bool,
 }
 
 /// A datagram that begins as a read or write request.
@@ -56,23 +68,36 @@ impl Receiver {
         Self {
             slots: (0..BATCH).map(|_| Slot::EMPTY).collect(),
             waiting: 0..0,
+            lost: Vec::new(),
         }
     }
 
-    /// Reads what a listener has, at most 16 datagrams; without waiting. What was received before
-    /// must have been handed out.
+    /// Reads what a listener, the `at`th, has, at most 16 datagrams; without waiting. What was
+    /// received before must have been handed out.
     ///
     /// # Errors
     /// As recvmmsg(2). None is a reason to stop: errors of single datagrams are reported here too.
-    pub(super) fn fill(&mut self, listener: &OwnedFd) -> io::Result<()> {
+    pub(super) fn fill(&mut self, listener: &OwnedFd, at: usize) -> io::Result<Batch> {
         self.waiting = 0..0;
-        self.waiting = 0..receive_batch(listener.as_fd(), &mut self.slots)?;
-        Ok(())
+        let datagrams = receive_batch(listener.as_fd(), &mut self.slots)?;
+        self.waiting = 0..datagrams;
+        let last = datagrams.checked_sub(1);
+        let lost = last.and_then(|last| Some(lost(self.slots.get(last)?.control())));
+        Ok(Batch {
+            datagrams,
+            is_all: datagrams < BATCH,
+            has_lost: lost.is_some_and(|lost| self.has_lost(at, lost)),
+        })
     }
 
-    /// How many datagrams were just received, and whether the listener had no more.
-    pub(super) fn received(&self) -> (usize, bool) {
-        (self.waiting.len(), self.waiting.len() < BATCH)
+    /// Whether the `at`th listener's count has changed. The first one tells nothing new: it goes on
+    /// where that of an earlier generation has ended.
+    fn has_lost(&mut self, at: usize, lost: u32) -> bool {
+        if self.lost.len() <= at {
+            self.lost.resize(at + 1, lost);
+        }
+        let known = self.lost.get_mut(at);
+        known.is_some_and(|known| std::mem::replace(known, lost) != lost)
     }
 
     /// The next datagram that was received; of one that is dropped also the sender, if it has one.
@@ -143,21 +168,39 @@ struct PacketInfo {
 
 /// Looks for the packet info of the peer's address family: listeners for both families get both
 /// kinds for IPv4 datagrams, and only the one of IPv4 tells broadcasts.
-fn packet_info(mut control: &[u8], is_ipv4: bool) -> Option<PacketInfo> {
+fn packet_info(control: &[u8], is_ipv4: bool) -> Option<PacketInfo> {
+    if is_ipv4 {
+        info_v4(find(control, libc::IPPROTO_IP, libc::IP_PKTINFO)?)
+    } else {
+        info_v6(find(control, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO)?)
+    }
+}
+
+/// Datagrams that the kernel had dropped, as there was no room for them, when this one came: a
+/// number that only grows. socket(7)
+fn lost(control: &[u8]) -> u32 {
+    find(control, libc::SOL_SOCKET, libc::SO_RXQ_OVFL)
+        .and_then(|data| array(data, 0))
+        .map_or(0, u32::from_ne_bytes)
+}
+
+/// The data of a control message.
+fn find(mut control: &[u8], level: i32, kind: i32) -> Option<&[u8]> {
     // struct cmsghdr: size_t length of header and data, int level, int type. Then the data, and
     // padding to a multiple of size_t. cmsg(3)
     const WORD: usize = size_of::<usize>();
     const HEADER: usize = WORD + 8;
     loop {
         let length = usize::from_ne_bytes(array(control, 0)?);
-        let level = i32::from_ne_bytes(array(control, WORD)?);
-        let kind = i32::from_ne_bytes(array(control, WORD + 4)?);
+        let found = (
+            i32::from_ne_bytes(array(control, WORD)?),
+            i32::from_ne_bytes(array(control, WORD + 4)?),
+        );
         let data = control.get(HEADER..length)?;
-        match (level, kind) {
-            (libc::IPPROTO_IP, libc::IP_PKTINFO) if is_ipv4 => return info_v4(data),
-            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) if !is_ipv4 => return info_v6(data),
-            _ => control = control.get(length.checked_next_multiple_of(WORD)?..)?,
+        if found == (level, kind) {
+            return Some(data);
         }
+        control = control.get(length.checked_next_multiple_of(WORD)?..)?;
     }
 }
 

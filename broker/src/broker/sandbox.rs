@@ -86,7 +86,7 @@ const CALLS: &[Call] = calls! {
     socket: SYS_socket, "reply sockets; UDP over IPv4 or IPv6 only";
     setsockopt: SYS_setsockopt, "no DF bit, send buffer; no other option";
     bind: SYS_bind, "reply sockets answer from the address that was asked";
-    connect: SYS_connect, "reply sockets reach their peer only";
+    connect: SYS_connect, "reply sockets reach their peer only, and nobody when it has gone";
     getsockname: SYS_getsockname, "the port of a reply socket, for the worker";
     getsockopt: SYS_getsockopt, "the MTU towards the peer, for the worker; no other option";
     // Channels.

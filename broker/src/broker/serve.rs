@@ -285,17 +285,16 @@ impl Broker {
     /// Takes one batch from each listener that has something. True if one of them must rest.
     fn receive(&mut self, listeners: &[usize], now: Instant) -> Result<bool, Error> {
         let mut must_rest = false;
-        for listener in listeners {
+        for at in listeners {
             if self.outbox.is_blocked() {
                 break;
             }
-            let Some(listener) = self.listeners.get(*listener) else {
+            let Some(listener) = self.listeners.get(*at) else {
                 break;
             };
-            match self.receiver.fill(listener) {
-                Ok(()) => {
-                    let (datagrams, is_all) = self.receiver.received();
-                    self.overload.note_batch(datagrams, is_all, now);
+            match self.receiver.fill(listener, *at) {
+                Ok(batch) => {
+                    self.overload.note(batch, now);
                     self.hand_on(now)?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => (),

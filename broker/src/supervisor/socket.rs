@@ -22,6 +22,9 @@ pub(super) fn prepare(listeners: &[UdpSocket]) -> Result<usize, Error> {
             .set_nonblocking(true)
             .map_err(Error::system("fcntl(O_NONBLOCK)"))?;
         packet_info(listener)?;
+        // The broker has to know when the queue was too long for the buffer.
+        setsockopt(listener, sockopt::RxqOvfl, &1)
+            .map_err(Error::system("setsockopt(SO_RXQ_OVFL)"))?;
         smallest = smallest.min(receive_buffer(listener, RECEIVE_BUFFER)?);
     }
     if smallest < RECEIVE_BUFFER {

@@ -259,7 +259,7 @@ fn settings() -> BrokerStart {
         allow: vec!["127.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()],
         deny: Vec::new(),
         max_per_client: 1024,
-        port_range: Some((30_000, 60_000)),
+        port_range: None,
         max_outstanding: 10_000,
         max_kept: 4,
         root: String::new(),

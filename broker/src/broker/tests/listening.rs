@@ -42,7 +42,7 @@ fn fill(receiver: &mut Receiver, listener: &UdpSocket) {
     )];
     assert_eq!(nix::poll::poll(&mut place, 20_000_u16), Ok(1));
     receiver
-        .fill(&listener.try_clone().unwrap().into())
+        .fill(&listener.try_clone().unwrap().into(), 0)
         .unwrap();
 }
 
@@ -160,9 +160,41 @@ fn a_batch_is_received_at_once_and_in_order() {
         assert_eq!(numbers.len() - before, batch);
     }
     assert_eq!(numbers, (0..40).collect::<Vec<u8>>());
-    let nothing = receiver.fill(&listener.into()).unwrap_err();
+    let nothing = receiver.fill(&listener.into(), 0).unwrap_err();
     assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
     assert!(receiver.next().is_none());
+}
+
+#[test]
+fn a_queue_that_was_too_long_for_its_buffer_is_noticed_once() {
+    for from in ["127.0.0.1", "::1"] {
+        let listener = listener(&SocketAddr::new(from.parse().unwrap(), 0).to_string());
+        setsockopt(&listener, sockopt::RxqOvfl, &1).unwrap();
+        setsockopt(&listener, sockopt::RcvBuf, &4096).unwrap();
+        let client = client(&SocketAddr::new(from.parse().unwrap(), 0).to_string());
+        let address = listener.local_addr().unwrap();
+        let listener = OwnedFd::from(listener);
+        let mut receiver = Receiver::new();
+        let mut ask = |count: usize| {
+            for _ in 0..count {
+                client.send_to(RRQ, address).unwrap();
+            }
+            let mut has_lost = 0;
+            while let Ok(batch) = receiver.fill(&listener, 0) {
+                while receiver.next().is_some() {}
+                has_lost += usize::from(batch.has_lost);
+            }
+            has_lost
+        };
+        assert_eq!(ask(1), 0);
+        assert_eq!(
+            ask(200),
+            0,
+            "what is dropped behind them is told with the next"
+        );
+        assert_eq!(ask(1), 1);
+        assert_eq!(ask(1), 0);
+    }
 }
 
 #[test]
