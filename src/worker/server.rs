@@ -321,19 +321,17 @@ impl Server {
         begin: impl FnOnce(Rc<Self>, Rc<Ticket>, IdleSocket),
     ) {
         ticket.set_phase(Phase::Unproven);
-        let ending = ticket.ending();
-        match (ending.is_none()).then(|| ticket.take_socket()).flatten() {
+        match ticket.socket_to_answer() {
             Some(socket) => begin(Rc::clone(self), ticket, socket),
-            None => self.finish_early(&ticket, ending),
+            None => self.finish_early(&ticket, ticket.ending()),
         }
     }
 
     /// Answers a request with an ERROR, once.
     fn refuse(&self, ticket: &Ticket, refusal: Refusal, end: &End) {
-        let ending = ticket.ending();
-        match (ending.is_none()).then(|| ticket.take_socket()).flatten() {
+        match ticket.socket_to_answer() {
             Some(socket) => self.refuse_by(ticket, socket, refusal, end),
-            None => self.finish_early(ticket, ending),
+            None => self.finish_early(ticket, ticket.ending()),
         }
     }
 

@@ -145,6 +145,11 @@ impl Ticket {
         matches!(self.phase(), Phase::Waiting | Phase::Proven)
     }
 
+    /// The reply socket; none = taken before, or it has to end.
+    pub(crate) fn socket_to_answer(&self) -> Option<IdleSocket> {
+        self.ending().map_or_else(|| self.take_socket(), |_| None)
+    }
+
     /// The reply socket; none = taken before.
     pub(crate) fn take_socket(&self) -> Option<IdleSocket> {
         self.socket.take()

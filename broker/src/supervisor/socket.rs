@@ -90,10 +90,11 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv4_listener_gets_packet_info() {
+    fn an_ipv4_listener_gets_packet_info_and_the_count_of_what_is_lost() {
         let listeners = [UdpSocket::bind("127.0.0.1:0").unwrap()];
         prepare(&listeners).unwrap();
         assert!(getsockopt(&listeners[0], sockopt::Ipv4PacketInfo).unwrap());
+        assert_eq!(getsockopt(&listeners[0], sockopt::RxqOvfl).unwrap(), 1);
     }
 
     #[test]
