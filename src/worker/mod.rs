@@ -8,7 +8,7 @@
 //! - [`cache`], `proxy`, `feed`: files that come from an origin, from the answer to a request to
 //!   the transfer.
 //! - `link`, `control`: the channels to broker and supervisor.
-//! - `cuts`: what is remembered of clients. `record`: the one record of each request; `summary`:
+//! - `cuts`, `near`: what is remembered of clients. `record`: the one record of each request; `summary`:
 //!   how many were not written.
 
 mod ahead;
@@ -21,6 +21,7 @@ mod feed;
 mod held;
 mod idle;
 mod link;
+mod near;
 mod netascii;
 mod places;
 mod proxy;

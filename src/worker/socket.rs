@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, send, setsockopt, sockopt::UdpGsoSegment};
@@ -146,6 +147,34 @@ impl ReplySocket {
     ) {
         if let Ok(lengths) = receive_many(self.io.get_ref().as_fd(), buffer, slot) {
             hand_out(buffer, slot, &lengths, take);
+        }
+    }
+
+    /// As [`Self::poll_receive`], but looks again and again for so long, and then gives up: `false`.
+    pub(crate) fn receive_within(
+        &mut self,
+        time: Duration,
+        buffer: &mut [u8],
+        slot: usize,
+        take: &mut dyn FnMut(&[u8]),
+    ) -> bool {
+        let start = Instant::now();
+        loop {
+            match receive_many(self.io.get_ref().as_fd(), buffer, slot) {
+                Ok(lengths) => {
+                    self.refused = 0;
+                    hand_out(buffer, slot, &lengths, take);
+                    return true;
+                }
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    self.note_refused();
+                }
+                // What else there is to say is said again when it is waited for, or ends nothing.
+                Err(_) => (),
+            }
+            if start.elapsed() >= time {
+                return false;
+            }
         }
     }
 

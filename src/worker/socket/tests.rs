@@ -138,3 +138,29 @@ fn datagrams_come_in_order_and_are_cut_at_the_slot() {
         assert_eq!(taken, expected);
     });
 }
+
+#[test]
+fn an_answer_is_looked_for_as_long_as_said() {
+    in_runtime(async {
+        let (mut socket, peer) = connected();
+        let (mut buffer, mut taken) = ([0; 64], Vec::new());
+        let mut look = |socket: &mut ReplySocket, time| {
+            socket.receive_within(time, &mut buffer, 16, &mut |bytes| {
+                taken.push(bytes.to_vec())
+            })
+        };
+        let moment = Duration::from_millis(2);
+        let start = Instant::now();
+        assert!(!look(&mut socket, moment));
+        assert!(start.elapsed() >= moment);
+        peer.send(b"one").unwrap();
+        peer.send(b"two").unwrap();
+        assert!(look(&mut socket, Duration::ZERO));
+        // A closed port is remembered.
+        drop(peer);
+        socket.send_packet(b"x");
+        assert!(!look(&mut socket, Duration::ZERO));
+        assert_eq!(socket.refused, 1);
+        assert_eq!(taken, [b"one", b"two"]);
+    });
+}
