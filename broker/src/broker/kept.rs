@@ -189,6 +189,7 @@ mod tests {
 
     use super::*;
     use crate::broker::reply::connect;
+    use crate::broker::tests;
 
     const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -203,10 +204,7 @@ mod tests {
     }
 
     fn client() -> UdpSocket {
-        let client = UdpSocket::bind((LOCAL, 0)).unwrap();
-        let patience = Some(Duration::from_secs(10));
-        client.set_read_timeout(patience).unwrap();
-        client
+        tests::client("127.0.0.1:0")
     }
 
     fn asks(client: &UdpSocket) -> Received<'static> {

@@ -76,7 +76,7 @@ fn listener(address: &str) -> UdpSocket {
 }
 
 /// A client's socket.
-fn client(address: &str) -> UdpSocket {
+pub(super) fn client(address: &str) -> UdpSocket {
     let socket = UdpSocket::bind(address).unwrap();
     socket
         .set_read_timeout(Some(std::time::Duration::from_secs(20)))
