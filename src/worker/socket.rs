@@ -138,19 +138,8 @@ impl ReplySocket {
         let _ = setsockopt(self.io.get_ref(), UdpGsoSegment, &0);
     }
 
-    /// As [`Self::poll_receive`], once, whether or not the runtime knows of datagrams already.
-    pub(crate) fn receive_now(
-        &mut self,
-        buffer: &mut [u8],
-        slot: usize,
-        take: &mut dyn FnMut(&[u8]),
-    ) {
-        if let Ok(lengths) = receive_many(self.io.get_ref().as_fd(), buffer, slot) {
-            hand_out(buffer, slot, &lengths, take);
-        }
-    }
-
-    /// As [`Self::poll_receive`], but looks again and again for so long, and then gives up: `false`.
+    /// As [`Self::poll_receive`], whether or not the runtime knows of datagrams already, but looks
+    /// again and again for so long, at least once, and then gives up: `false`.
     pub(crate) fn receive_within(
         &mut self,
         time: Duration,

@@ -242,7 +242,9 @@ impl Transfer {
         if let Some(ending) = self.ticket.ending() {
             // The last ACK can have come together with the newer request, and the first one while
             // we were busy with others.
-            self.take_datagrams(|buffer, slot, take| socket.receive_now(buffer, slot, take));
+            self.take_datagrams(|buffer, slot, take| {
+                socket.receive_within(Duration::ZERO, buffer, slot, take)
+            });
             if ending == Ending::GaveWay && self.ticket.has_turn() {
                 self.ticket.stay();
                 return Poll::Ready(Event::Datagrams);
