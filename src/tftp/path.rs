@@ -18,9 +18,8 @@ pub(super) struct Path {
 }
 
 impl Path {
-    /// A packet was answered this time after it was sent last, so a trip may take longer. If it is
-    /// long, then rather because the first answer was lost: a trip that is too long would make all
-    /// that follows look too early.
+    /// A packet that was sent once was answered after this time. If that is long, then rather because
+    /// the first answer was lost: a trip that is too long would make all that follows look too early.
     pub(super) fn note_trip(&mut self, trip: Duration) {
         let fastest = if self.trip == 0 { u32::MAX } else { self.trip };
         if trip <= TRIP_MAX {
@@ -28,11 +27,21 @@ impl Path {
         }
     }
 
-    /// All that was sent, and sent once, is acknowledged; `whole` says it was a whole window.
+    /// The OACK was answered this time after it was sent last. If it was sent more than once, then
+    /// perhaps only because the client's own timer made it repeat the answer.
+    pub(super) fn note_first_trip(&mut self, trip: Duration, is_repeated: bool) {
+        if !is_repeated || trip <= PART_MAX {
+            self.note_trip(trip);
+        }
+    }
+
+    /// All that was sent, and sent once, is acknowledged; `whole` says it was a whole window. If the
+    /// first window took long, then rather because the first answer to it was lost: under loss it
+    /// can be a long time until another arrives whole and corrects that.
     pub(super) fn note_round(&mut self, round: Duration, whole: bool) {
         self.note_trip(round);
         self.doubt = self.doubt.saturating_sub(1);
-        if whole {
+        if whole && (self.round > 0 || round <= TRIP_MAX) {
             if !self.is_whole {
                 self.round = 0;
                 self.is_whole = true;
@@ -102,7 +111,7 @@ fn micros(time: Duration) -> u32 {
 /// Shortest round trip, in microseconds, that says how early an ACK is too early. Below it, the
 /// processors at both ends take more of the time than the path does.
 const TRIP_MIN: u32 = 200;
-/// Longest round trip that is believed: clients repeat an ACK after a second or more.
+/// Longest that is believed of a round trip, or of the first round: clients repeat an ACK after a second or more.
 const TRIP_MAX: Duration = Duration::from_millis(500);
 /// Windows for which a path that doubles or reorders packets is remembered.
 const DOUBT: u8 = 8;

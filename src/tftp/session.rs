@@ -317,7 +317,8 @@ impl Session {
     fn handle_progress(&mut self, index: u64, now: Instant) {
         let kept = index + 1 - self.base;
         if self.base == 0 {
-            self.path.note_trip(now - self.sent_at);
+            self.path
+                .note_first_trip(now - self.sent_at, self.repeated > 0);
         }
         let whole = self.next - self.base == u64::from(self.granted.windowsize);
         let echo = self.is_echo(index, now);

@@ -74,3 +74,33 @@ fn goodput_under_loss_grows_with_the_window() {
         }
     }
 }
+
+/// What a transfer learns from an answer that was late, it must not hold for ever.
+#[test]
+fn no_transfer_takes_many_times_as_long_as_most() {
+    for windowsize in [4, 16, 64] {
+        let mut times = Vec::new();
+        for seed in seeds(100) {
+            let _named = Named(seed);
+            let mut client = Client::new(BLKSIZE, windowsize, Habit::Once);
+            // The timers of both sides meet at any time.
+            client.timeout = Duration::from_micros(500_000 + seed * 700_001 % 1_000_000);
+            client.retries = 1000;
+            let mut world = World::new(400_000, client);
+            for link in [&mut world.to_client, &mut world.to_server] {
+                link.delay = Duration::from_millis(1);
+                link.loss = 200;
+            }
+            world.limits.max_retries = 20;
+            world.random = Random::new(seed);
+            times.push(world.run().received_after.expect("the whole file"));
+        }
+        times.sort();
+        let (median, slowest) = (times[times.len() / 2], times[times.len() - 1]);
+        println!("windowsize {windowsize}: median {median:?}, slowest {slowest:?}");
+        assert!(
+            slowest < median * 12,
+            "{windowsize}: {median:?} {slowest:?}"
+        );
+    }
+}

@@ -47,6 +47,8 @@ pub(super) struct Ending {
     pub(super) took: Duration,
     /// The client has the whole file.
     pub(super) received: bool,
+    /// Virtual time until it had.
+    pub(super) received_after: Option<Duration>,
     /// The last session's idea of where the client cuts windows.
     pub(super) window_cut: Option<u16>,
 }
@@ -82,6 +84,7 @@ impl World {
         let epoch = epoch();
         let mut now = epoch;
         let mut session: Option<Checked> = None;
+        let mut received = None;
         let mut extent = Extent {
             len: self.growth.map_or(self.len, |_| 0),
             complete: false,
@@ -109,6 +112,7 @@ impl World {
                     figures: session.session.figures(),
                     took: now - epoch,
                     received: self.client.has_file(),
+                    received_after: received.map(|at| at - epoch),
                     window_cut: session.session.window_cut(),
                 };
             };
@@ -124,6 +128,9 @@ impl World {
             let mut replies = self.client.handle_timeout(now);
             if let Some(datagram) = self.to_client.receive(now) {
                 replies.extend(self.client.handle_datagram(&datagram, self.len, now));
+            }
+            if self.client.has_file() {
+                received.get_or_insert(now);
             }
             for datagram in replies {
                 self.to_server.send(datagram, now, &mut self.random);
