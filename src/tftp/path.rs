@@ -13,6 +13,8 @@ pub(super) struct Path {
     trip: u32,
     /// `round` is of whole windows.
     is_whole: bool,
+    /// There was nothing under way to the client or from it when blocks left last.
+    is_quiet: bool,
     /// Windows to arrive before the path is trusted again.
     doubt: u8,
 }
@@ -65,6 +67,24 @@ impl Path {
         self.trip >= TRIP_MIN && micros(passed) < self.trip / 2
     }
 
+    /// Blocks leave again, this time after others left. Their answers have arrived or are lost if it
+    /// was long enough, so that the next ACK is an answer to these.
+    pub(super) fn note_sent_again(&mut self, passed: Duration) {
+        self.is_quiet = self.trip > 0 && passed > Duration::from_micros(self.trip.into()) * 2;
+    }
+
+    /// Blocks leave that never left before; others may just have been sent again.
+    pub(super) fn note_sent_new(&mut self) {
+        self.is_quiet = false;
+    }
+
+    /// Something new is acknowledged this time after blocks left.
+    pub(super) fn note_progress(&mut self, passed: Duration) {
+        if self.is_quiet {
+            self.note_trip(passed);
+        }
+    }
+
     /// The path doubles or reorders packets, which is remembered for some windows.
     pub(super) fn doubt(&mut self) {
         self.doubt = DOUBT;
@@ -111,7 +131,8 @@ fn micros(time: Duration) -> u32 {
 /// Shortest round trip, in microseconds, that says how early an ACK is too early. Below it, the
 /// processors at both ends take more of the time than the path does.
 const TRIP_MIN: u32 = 200;
-/// Longest that is believed of a round trip, or of the first round: clients repeat an ACK after a second or more.
+/// Longest that is believed of a round trip, or of the first round: clients repeat an ACK after a
+/// second or more.
 const TRIP_MAX: Duration = Duration::from_millis(500);
 /// Windows for which a path that doubles or reorders packets is remembered.
 const DOUBT: u8 = 8;

@@ -316,10 +316,11 @@ impl Session {
     //= rfc7440#section-4
     fn handle_progress(&mut self, index: u64, now: Instant) {
         let kept = index + 1 - self.base;
+        let passed = now - self.sent_at;
         if self.base == 0 {
-            self.path
-                .note_first_trip(now - self.sent_at, self.repeated > 0);
+            self.path.note_first_trip(passed, self.repeated > 0);
         }
+        self.path.note_progress(passed);
         let whole = self.next - self.base == u64::from(self.granted.windowsize);
         let echo = self.is_echo(index, now);
         self.base = index + 1;
@@ -331,7 +332,7 @@ impl Session {
             if whole {
                 self.cut.note(kept);
             }
-            self.path.note_part(now - self.sent_at);
+            self.path.note_part(passed);
             self.timer.start(now);
             if echo {
                 self.fill_window(now);
@@ -345,7 +346,7 @@ impl Session {
             self.cut = Cut::default();
         }
         if self.base > self.repeated {
-            self.path.note_round(now - self.sent_at, whole);
+            self.path.note_round(passed, whole);
         }
         if self.base >= self.end() && self.extent.complete {
             self.outcome = Some(Outcome::Complete);
@@ -367,6 +368,7 @@ impl Session {
         if next > self.next {
             self.next = next;
             self.sent_at = now;
+            self.path.note_sent_new();
         }
         let owed = self.base < self.next && (self.next == room || self.extent.complete);
         if !owed {

@@ -74,6 +74,7 @@ impl Session {
         self.retransmitted += 1;
         self.repeated = self.next;
         self.cursor = self.next - 1;
+        self.path.note_sent_again(now - self.sent_at);
         self.sent_at = now;
         // An ACK inside the window is a sure gap: only the last block was sent twice.
         self.blind = false;
@@ -84,8 +85,10 @@ impl Session {
         self.retransmitted += self.cursor.saturating_sub(self.base);
         self.repeated = self.next;
         self.cursor = self.base;
+        let passed = now - self.sent_at;
         self.sent_at = now;
         self.fill_window(now);
+        self.path.note_sent_again(passed);
     }
 
     /// An ACK inside the window may be caused by a block that arrived twice instead of a gap. On a

@@ -90,6 +90,7 @@ fn no_transfer_takes_many_times_as_long_as_most() {
             for link in [&mut world.to_client, &mut world.to_server] {
                 link.delay = Duration::from_millis(1);
                 link.loss = 200;
+                link.first = Duration::from_millis(20 * (seed % 3));
             }
             world.limits.max_retries = 20;
             world.random = Random::new(seed);
@@ -98,9 +99,6 @@ fn no_transfer_takes_many_times_as_long_as_most() {
         times.sort();
         let (median, slowest) = (times[times.len() / 2], times[times.len() - 1]);
         println!("windowsize {windowsize}: median {median:?}, slowest {slowest:?}");
-        assert!(
-            slowest < median * 12,
-            "{windowsize}: {median:?} {slowest:?}"
-        );
+        assert!(slowest < median * 6, "{windowsize}: {median:?} {slowest:?}");
     }
 }

@@ -38,6 +38,8 @@ impl Random {
 /// One direction. All chances are in packets of 1000.
 pub(in super::super) struct Link {
     pub(in super::super) delay: Duration,
+    /// The first packet takes so much longer: an end was busy, or had to find the other.
+    pub(in super::super) first: Duration,
     pub(in super::super) loss: u64,
     pub(in super::super) duplication: u64,
     pub(in super::super) reordering: u64,
@@ -57,6 +59,7 @@ impl Link {
     pub(in super::super) fn new() -> Self {
         Self {
             delay: Duration::from_micros(100),
+            first: Duration::ZERO,
             loss: 0,
             duplication: 0,
             reordering: 0,
@@ -114,6 +117,9 @@ impl Link {
             arrival += Duration::from_micros(random.below(2000));
         } else {
             self.last_arrival = Some(arrival);
+        }
+        if self.sent == 1 {
+            arrival += self.first;
         }
         let order = self.flying.len() as u64 + self.sent * 2;
         self.flying.push(Reverse((arrival, order, datagram)));
