@@ -84,8 +84,18 @@ pub fn place_of(event: &EpollEvent) -> (usize, usize) {
     (number / PORTS, number % PORTS)
 }
 
-/// 127.16.0.1 and the following ones.
+/// Networks (/24) that clients are dealt to in turn: a server may bound what one of them gets,
+/// and requests that come as fast as they can for seconds reach such a bound.
+const NETWORKS: usize = 64;
+
+/// Clients in a network.
+const HOSTS: usize = 254;
+
+/// In 127.16.0.0/12, another one for each slot.
 fn address(slot: usize) -> Ipv4Addr {
-    let offset = u32::try_from(slot).expect("fewer than a million clients");
-    Ipv4Addr::from_bits(Ipv4Addr::new(127, 16, 0, 1).to_bits() + offset)
+    let (turn, network) = (slot / NETWORKS, slot % NETWORKS);
+    let network = turn / HOSTS * NETWORKS + network;
+    let offset = u32::try_from((network << 8) + turn % HOSTS + 1);
+    let first = Ipv4Addr::new(127, 16, 0, 0).to_bits();
+    Ipv4Addr::from_bits(first + offset.expect("fewer than a million clients"))
 }
