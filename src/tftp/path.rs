@@ -20,9 +20,9 @@ pub(super) struct Path {
 }
 
 impl Path {
-    /// A packet that was sent once was answered after this time. If that is long, then rather because
-    /// the first answer was lost: a trip that is too long would make all that follows look too early.
-    pub(super) fn note_trip(&mut self, trip: Duration) {
+    /// What was sent last was answered after this time. If that is long, then rather because the first
+    /// answer was lost: a trip that is too long would make all that follows look too early.
+    fn note_trip(&mut self, trip: Duration) {
         let fastest = if self.trip == 0 { u32::MAX } else { self.trip };
         if trip <= TRIP_MAX {
             self.trip = micros(trip).min(fastest);
@@ -56,7 +56,7 @@ impl Path {
     /// window has arrived whole, as where none ever does. Not if the client has waited: its own timer
     /// says nothing about the path.
     pub(super) fn note_part(&mut self, passed: Duration) {
-        let waited = PART_MAX.max(Duration::from_micros(self.trip.into()) * 4);
+        let waited = PART_MAX.max(self.trips(4));
         if !self.is_whole && !self.is_too_early(passed) && passed <= waited {
             self.round = micros(passed).max(self.round - self.round / 8);
         }
@@ -70,7 +70,7 @@ impl Path {
     /// Blocks leave again, this time after others left. Their answers have arrived or are lost if it
     /// was long enough, so that the next ACK is an answer to these.
     pub(super) fn note_sent_again(&mut self, passed: Duration) {
-        self.is_quiet = self.trip > 0 && passed > Duration::from_micros(self.trip.into()) * 2;
+        self.is_quiet = self.trip > 0 && passed > self.trips(2);
     }
 
     /// Blocks leave that never left before; others may just have been sent again.
@@ -115,6 +115,10 @@ impl Path {
             2 * PATIENCE_PART
         };
         self.rounds(4).map(|rounds| least.max(rounds))
+    }
+
+    fn trips(&self, count: u32) -> Duration {
+        Duration::from_micros(self.trip.into()) * count
     }
 
     fn rounds(&self, count: u32) -> Option<Duration> {

@@ -27,11 +27,7 @@ fn measure(loss: u64, windowsize: u64) -> Cell {
         runs += 1;
         let client = Client::new(BLKSIZE, windowsize, Habit::Once);
         let linger = client.timeout;
-        let mut world = World::new(LEN, client);
-        for link in [&mut world.to_client, &mut world.to_server] {
-            link.delay = Duration::from_millis(1);
-            link.loss = loss;
-        }
+        let mut world = World::lossy(LEN, client, loss);
         world.limits.max_retries = 20;
         world.random = Random::new(seed);
         let ending = world.run();
@@ -86,10 +82,8 @@ fn no_transfer_takes_many_times_as_long_as_most() {
             // The timers of both sides meet at any time.
             client.timeout = Duration::from_micros(500_000 + seed * 700_001 % 1_000_000);
             client.retries = 1000;
-            let mut world = World::new(400_000, client);
+            let mut world = World::lossy(400_000, client, 200);
             for link in [&mut world.to_client, &mut world.to_server] {
-                link.delay = Duration::from_millis(1);
-                link.loss = 200;
                 link.first = Duration::from_millis(20 * (seed % 3));
             }
             world.limits.max_retries = 20;

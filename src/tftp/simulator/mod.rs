@@ -79,6 +79,16 @@ impl World {
         }
     }
 
+    /// A world whose network loses so many packets of 1000 each way, a millisecond long.
+    pub(super) fn lossy(len: u64, client: Client, loss: u64) -> Self {
+        let mut world = Self::new(len, client);
+        for link in [&mut world.to_client, &mut world.to_server] {
+            link.delay = Duration::from_millis(1);
+            link.loss = loss;
+        }
+        world
+    }
+
     /// Runs until both sides are at their end, and checks on the way what always has to hold.
     pub(super) fn run(mut self) -> Ending {
         let epoch = epoch();
