@@ -31,7 +31,7 @@ fn measure(loss: u64, windowsize: u64) -> Cell {
         world.limits.max_retries = 20;
         world.random = Random::new(seed);
         let ending = world.run();
-        if ending.received && ending.outcome == Outcome::Complete {
+        if ending.received.is_some() && ending.outcome == Outcome::Complete {
             whole += 1;
             // At last the client waits for what could still come.
             took += ending.took - linger;
@@ -88,7 +88,7 @@ fn no_transfer_takes_many_times_as_long_as_most() {
             }
             world.limits.max_retries = 20;
             world.random = Random::new(seed);
-            times.push(world.run().received_after.expect("the whole file"));
+            times.push(world.run().received.expect("the whole file"));
         }
         times.sort();
         let (median, slowest) = (times[times.len() / 2], times[times.len() - 1]);

@@ -45,10 +45,8 @@ pub(super) struct Ending {
     pub(super) figures: Figures,
     /// Virtual time it took.
     pub(super) took: Duration,
-    /// The client has the whole file.
-    pub(super) received: bool,
-    /// Virtual time until it had.
-    pub(super) received_after: Option<Duration>,
+    /// Virtual time until the client had the whole file, if it has.
+    pub(super) received: Option<Duration>,
     /// The last session's idea of where the client cuts windows.
     pub(super) window_cut: Option<u16>,
 }
@@ -121,8 +119,7 @@ impl World {
                     outcome: session.session.outcome().expect("the session has no end"),
                     figures: session.session.figures(),
                     took: now - epoch,
-                    received: self.client.has_file(),
-                    received_after: received.map(|at| at - epoch),
+                    received,
                     window_cut: session.session.window_cut(),
                 };
             };
@@ -140,7 +137,7 @@ impl World {
                 replies.extend(self.client.handle_datagram(&datagram, self.len, now));
             }
             if self.client.has_file() {
-                received.get_or_insert(now);
+                received.get_or_insert(now - epoch);
             }
             for datagram in replies {
                 self.to_server.send(datagram, now, &mut self.random);

@@ -37,7 +37,7 @@ fn blocks(len: u64, blksize: u64) -> u64 {
 
 fn assert_whole(ending: &Ending, len: u64, context: &str) {
     assert_eq!(ending.outcome, Outcome::Complete, "{context}: {ending:?}");
-    assert!(ending.received, "{context}: {ending:?}");
+    assert!(ending.received.is_some(), "{context}: {ending:?}");
     assert_eq!(ending.figures.bytes, len, "{context}: {ending:?}");
 }
 
@@ -125,7 +125,7 @@ fn bad_networks_end_every_transfer_and_harm_no_file() {
         // Each fault can cost a window.
         let bound = (blocks(len, blksize) + windowsize) * (3 + windowsize * faults / 1000) + 20;
         assert!(sent <= bound, "{context}: {sent} blocks sent, {ending:?}");
-        if ending.received && ending.outcome == Outcome::Complete {
+        if ending.received.is_some() && ending.outcome == Outcome::Complete {
             assert_eq!(ending.figures.bytes, len, "{context}");
             complete += 1;
         }
@@ -248,7 +248,7 @@ fn median(loss: u64, windowsize: u64, habit: Habit) -> Duration {
         world.random = Random::new(seed);
         let ending = world.run();
         assert!(
-            ending.received,
+            ending.received.is_some(),
             "{loss} of 1000 lost, {windowsize} {habit:?}, seed {seed}: {ending:?}"
         );
         ending.took
